@@ -15,17 +15,16 @@ of turns and questions, which is done once for all systems.
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections import defaultdict
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from longspan.context.memory.base import Episode, StoreMemory
+from longspan.bench.locomo import blocks, evidence_of, load, turns
+from longspan.context.ledger import Ledger
+from longspan.context.memory.base import StoreMemory
 from longspan.context.memory.comorag import ComoRag
 from longspan.context.memory.heuristics import heuristic_model
 from longspan.context.memory.hipporag2 import HippoRag2
@@ -35,14 +34,12 @@ from longspan.context.memory.raptor import Raptor
 from longspan.context.memory.scm import Scm, ScmKnobs
 from longspan.context.memory.zep import Zep
 from longspan.context.memory.zep_schema import ZepKnobs
-from longspan.context.port import Ledger, count_words
 from longspan.context.retrieval.baselines import full_context
 from longspan.context.retrieval.embedders import MiniLM
 from longspan.context.stores.sqlite import SqliteStore
 
 BUDGETS = (250, 500, 1000, 2000)
 RESULTS = Path(__file__).parent / "results" / "locomo_retrieval.json"
-BLOCK_TOKENS = 100
 SYSTEMS = {
     "bm25": lambda *a: Passages(*a, ranker="bm25", order="best_first"),
     "dense": lambda *a: Passages(*a, ranker="dense", order="best_first"),
@@ -56,45 +53,6 @@ SYSTEMS = {
     "raptor": lambda *a: Raptor(*a),
     "scm": lambda *a: Scm(*a, knobs=ScmKnobs(top=40)),
 }
-
-
-def turns(conversation: dict) -> list[tuple[str, Episode]]:
-    """(dialogue id, episode) of every turn; pictures are their captions, times the session's plus a second a turn."""
-    made = []
-    numbers = sorted(int(key.split("_")[1]) for key in conversation if re.fullmatch(r"session_\d+", key))
-    for number in numbers:
-        said = conversation[f"session_{number}_date_time"]
-        start = datetime.strptime(said, "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC).timestamp()
-        for place, turn in enumerate(conversation[f"session_{number}"]):
-            text = turn["text"] + (f" [shares {turn['blip_caption']}]" if turn.get("blip_caption") else "")
-            when = datetime.fromtimestamp(start + place, UTC)
-            made.append((turn["dia_id"], Episode(text, when, turn["speaker"], f"session {number}")))
-    return made
-
-
-def blocks(told: list[tuple[str, Episode]]) -> list[tuple[list[str], Episode]]:
-    """Consecutive turns of a session as passages of about `BLOCK_TOKENS`, for document-order RAG."""
-    made: list[tuple[list[str], list[Episode]]] = []
-    for id, episode in told:
-        size = sum(count_words(e.said) for e in made[-1][1]) if made else 0
-        fits = (
-            made
-            and made[-1][1][0].session == episode.session
-            and size + count_words(episode.said) <= BLOCK_TOKENS
-        )
-        if not fits:
-            made.append(([], []))
-        made[-1][0].append(id)
-        made[-1][1].append(episode)
-    return [
-        (ids, replace(group[0], text="\n".join(e.said for e in group), speaker="")) for ids, group in made
-    ]
-
-
-def evidence_of(qa: dict, known: set[str]) -> list[str]:
-    """Dialogue ids of the gold evidence that exist in the conversation."""
-    found = [f"D{a}:{b}" for a, b in re.findall(r"D:?(\d+):(\d+)", " ".join(qa["evidence"]))]
-    return [id for id in dict.fromkeys(found) if id in known]
 
 
 def measure(name: str, told, questions: list[dict], wrong: set[int], embedder) -> dict:
@@ -232,24 +190,22 @@ def main() -> None:
     options, started = parser.parse_args(), time.perf_counter()
     if not options.data:
         sys.exit("set LONGSPAN_DATA or give --data: the folder that holds locomo/")
-    folder = Path(options.data) / "locomo"
-    conversations = json.loads((folder / "locomo6.json").read_text())
-    errors = [e["question_id"] for e in json.loads((folder / "audit_errors.json").read_text())]
+    conversations, wrong_golds = load(Path(options.data) / "locomo")
     stored = json.loads(RESULTS.read_text())["parts"] if RESULTS.exists() else {}
     embedder = Remembering(MiniLM())
     chosen = [int(n) for n in options.conversations.split(",") if n] or range(len(conversations))
     for index in chosen:
-        conversation = conversations[index]
+        conversation, wrong = conversations[index], wrong_golds[index]
+        names = [n for n in options.systems.split(",") if f"{conversation['sample_id']}/{n}" not in stored]
+        if not names:
+            continue
         told = turns(conversation["conversation"])
-        wrong = {int(id.split("_qa")[1]) for id in errors if id.startswith(f"locomo_{index}_")}
         embedder.embed(
             [e.said for _, e in told]
             + [e.said for _, e in blocks(told)]
             + [q["question"] for q in conversation["qa"]]
         )
-        for name in options.systems.split(","):
-            if f"{conversation['sample_id']}/{name}" in stored:
-                continue
+        for name in names:
             if time.perf_counter() - started > options.seconds:
                 return
             stored[f"{conversation['sample_id']}/{name}"] = measure(

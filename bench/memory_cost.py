@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from longspan.context.ledger import Ledger
 from longspan.context.memory.base import Episode
 from longspan.context.memory.heuristics import heuristic_model
 from longspan.context.memory.zep import Zep
-from longspan.context.port import Ledger
 from longspan.context.retrieval.embedders import MiniLM
 from longspan.context.stores.base import Record, Unit
 from longspan.context.stores.sqlite import SqliteStore
@@ -67,6 +67,7 @@ def ingest(folder: Path, count: int) -> dict:
         "turns": len(done.stored),
         "failed": len(done.failed),
         "seconds": round(seconds, 2),
+        "between_stages_seconds": round(seconds - ledger.total("ingest").seconds, 2),
         "query_seconds": round(query, 3),
         "file_bytes": os.path.getsize(path),
         "stages": rows,

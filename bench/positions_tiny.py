@@ -1,37 +1,45 @@
-"""Every position method on tiny models trained at window 256: loss by position and needle recall by depth at 512, 1024 and 2048.
+"""Every position method on tiny models trained at window 256: loss by position and needle recall by depth at 512, 1024 and 2048, before and after fine-tuning.
 
-    python bench/positions_tiny.py train   [--seeds 0 1] [--minutes 3]      # resumable, about 4 minutes a seed on one core
-    python bench/positions_tiny.py measure [--seeds 0 1] [--lengths 512 1024 2048]
-    python bench/positions_tiny.py finetune [--seeds 0] [--steps 150]
+    python bench/positions_tiny.py train    [--seeds 0 1]                 # about 3 minutes a seed on one idle core
+    python bench/positions_tiny.py measure  [--seeds 0 1] [--lengths 256 512 1024 2048]
+    python bench/positions_tiny.py finetune [--seeds 0 1] [--steps 150]
     python bench/positions_tiny.py figure
+    python bench/positions_tiny.py all      [--seconds 110]
 
-Models go to runs/positions_tiny/, results to bench/results/positions_tiny.json and .png. All methods are measured in one run on the same samples: held-out prose (nats a token, in
+Everything resumes: a finished cell is in the results file and is not measured again, an unfinished training goes on where it stopped. --seconds ends a slice after
+that wall-clock time with exit code 3 while something is left, so `until python bench/positions_tiny.py all --seconds 110; do :; done` does all of it in slices.
+
+Models go to runs/positions_tiny/, results to bench/results/positions_tiny.json and .png. All methods see the same samples: held-out prose (nats a token, in
 bins of positions), and one record among three distractors in prose, asked at the end (share answered, chance 1 in 100; and nats of the gold answer).
-Fine-tuning continues at length 1024 for `steps` steps under the method's own frequencies, with prose and recall.
+Fine-tuning continues for `steps` steps of 1024 tokens: a frequency map at length 1024 under its own frequencies; a method that follows the length,
+maps distances or biases scores has nothing to train under, so it reads with the model tuned as long at its own window. Both are measured at 1024.
 """
 
 import argparse
 import json
 import platform
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
 import longspan
-from longspan.engine.needs import Needs
+from longspan.bench.extension import BINS, DEPTHS, reach
+from longspan.bench.tiny_trained import tuning
 from longspan.engine.recipe import parse
 from longspan.methods.positions.export import exported_config
 from longspan.train import tiny, tiny_model
-from longspan.train.tiny_tasks import needle, sample
+from longspan.train.tiny_checkpoint import PROGRESS
 
-WINDOW = 256
+WINDOW, TUNED_AT = 256, 1024
 RUNS = Path("runs/positions_tiny")
 OUT = Path("bench/results/positions_tiny.json")
-DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
-BINS = 16
+UNFINISHED = 3
 
 
 def recipes(length: int) -> dict[str, str]:
@@ -63,170 +71,239 @@ def recipes(length: int) -> dict[str, str]:
     }
 
 
+class Slice:
+    """The time this call may take, and whether something was left undone."""
+
+    def __init__(self, seconds: float | None):
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.unfinished = False
+
+    @property
+    def minutes(self) -> float | None:
+        return None if self.end is None else max(0.0, (self.end - time.monotonic()) / 60)
+
+    def over(self) -> bool:
+        if self.minutes == 0:
+            self.unfinished = True
+        return self.unfinished
+
+
+class Store:
+    """Rows by (seed, method, length, tuned steps), written after every one."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.rows: dict[tuple, dict] = {}
+        if OUT.is_file():
+            self.facts = json.loads(OUT.read_text(encoding="utf-8"))
+            self.rows = {self.key(row): row for row in self.facts.pop("rows")}
+
+    @staticmethod
+    def key(row: dict) -> tuple:
+        return row["seed"], row["method"], row["length"], row["tuned_steps"]
+
+    def add(self, row: dict) -> None:
+        self.rows[self.key(row)] = row
+        self.facts |= {
+            "window": WINDOW,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "machine": platform.machine(),
+        }
+        whole = {**self.facts, "rows": list(self.rows.values())}
+        OUT.parent.mkdir(parents=True, exist_ok=True)
+        part = OUT.with_suffix(".part")
+        part.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        part.replace(OUT)
+
+
 def shape_and_plan(seed: int) -> tuple[tiny_model.Shape, tiny.Plan]:
     shape, plan = tiny.preset("short")
     return shape, replace(plan, seed=seed)
 
 
-def train(seeds: list[int], minutes: float | None) -> None:
-    for seed in seeds:
+def finished(folder: Path, plan: tiny.Plan) -> bool:
+    path = folder / PROGRESS
+    return path.is_file() and json.loads(path.read_text())["progress"]["step"] >= plan.steps
+
+
+def train(options: argparse.Namespace, clock: Slice) -> None:
+    for seed in options.seeds:
         shape, plan = shape_and_plan(seed)
-        progress = tiny.train(shape, plan, RUNS / f"seed{seed}", minutes=minutes)
-        print(f"seed {seed}: step {progress.step} of {plan.steps}, {progress.accuracy}")
+        folder = RUNS / f"seed{seed}"
+        if finished(folder, plan) or clock.over():
+            continue
+        progress = tiny.train(shape, plan, folder, minutes=clock.minutes)
+        clock.unfinished |= progress.step < plan.steps
+        print(f"seed {seed}: step {progress.step} of {plan.steps}, {progress.accuracy}", flush=True)
 
 
-def prose_nll(model, recipe: str, length: int, samples: int) -> list[float]:
-    """Nats a token in `BINS` bins of positions, mean over samples."""
-    rows = []
-    rng = np.random.default_rng(length)
-    for _ in range(samples):
-        ids = torch.from_numpy(sample("text", length, rng, held_out=True).ids)
-        session = model.session(recipe, collect=Needs(token_logprobs=True), beyond_window=True).read(ids)
-        rows.append(-session.token_logprobs()[1:].numpy())
-    return [float(part.mean()) for part in np.array_split(np.stack(rows), BINS, axis=1)]
+def measure(options: argparse.Namespace, clock: Slice) -> None:
+    store = Store()
+    for seed in options.seeds:
+        folder = RUNS / f"seed{seed}"
+        if not finished(folder, shape_and_plan(seed)[1]):
+            clock.unfinished = True
+            continue
+        for length in options.lengths:
+            for name, recipe in chosen(options, length).items():
+                if length <= WINDOW and name != "none":
+                    continue
+                row = {"seed": seed, "tuned_steps": 0, "method": name, "recipe": recipe, "length": length}
+                one_cell(store, options, clock, folder, row)
 
 
-def needle_recall(model, recipe: str, length: int, samples: int) -> dict[str, dict[str, float]]:
-    """Share answered and mean gold nats for each depth."""
-    found = {}
-    for depth in DEPTHS:
-        right, nats = [], []
-        rng = np.random.default_rng([length, int(100 * depth)])
-        for _ in range(samples):
-            drawn = needle(length, depth, rng)
-            logits = (
-                model.session(recipe, beyond_window=True).read(torch.from_numpy(drawn.ids[:-1])).next_logits()
-            )
-            gold = int(drawn.ids[-1])
-            right.append(int(logits.argmax()) == gold)
-            nats.append(-float(logits.log_softmax(-1)[gold]))
-        found[str(depth)] = {"accuracy": float(np.mean(right)), "gold_nats": float(np.mean(nats))}
-    return found
+def finetune(options: argparse.Namespace, clock: Slice) -> None:
+    store = Store()
+    for seed in options.seeds:
+        start = RUNS / f"seed{seed}"
+        if not finished(start, shape_and_plan(seed)[1]):
+            clock.unfinished = True
+            continue
+        for name, recipe in chosen(options, TUNED_AT).items():
+            row = {
+                "seed": seed,
+                "tuned_steps": options.steps,
+                "method": name,
+                "recipe": recipe,
+                "length": TUNED_AT,
+            }
+            if Store.key(row) in store.rows and not options.again:
+                continue
+            folder, read_with = tuned(start, seed, name, recipe, options.steps, clock)
+            if folder is not None:
+                one_cell(store, options, clock, folder, row | {"read_with": read_with})
 
 
-def measure_one(model, name: str, recipe: str, length: int, samples: int, **facts) -> dict:
-    nll = prose_nll(model, recipe, length, samples)
-    recall = needle_recall(model, recipe, length, samples)
-    mean = float(np.mean([cell["accuracy"] for cell in recall.values()]))
-    print(
-        f"{facts} {name:18} {length:5} nll last quarter {np.mean(nll[-BINS // 4 :]):6.3f} recall {mean:.2f}",
-        flush=True,
-    )
+def tuned(
+    start: Path, seed: int, name: str, recipe: str, steps: int, clock: Slice
+) -> tuple[Path | None, str]:
+    """(folder of the fine-tuned model, recipe to read it with); no folder when the slice ended first."""
+    method = next(iter(parse(recipe).methods), None)
+    mapped = method is None or hasattr(method, "rope_parameters")
+    length = TUNED_AT if mapped else WINDOW
+    shape, _ = shape_and_plan(seed)
+    rope = None
+    if method is not None and mapped:
+        rope = exported_config(tiny_model.load_tiny(start).config, method).rope_parameters
+    plan = tuning(steps, length, seed=seed)
+    folder = RUNS / f"seed{seed}-{name.replace(' ', '-') if mapped else 'own-window'}-{steps}"
+    if not finished(folder, plan):
+        if clock.over():
+            return None, ""
+        shape = replace(shape, window=length, rope=rope)
+        progress = tiny.train(shape, plan, folder, minutes=clock.minutes, start_from=start)
+        if progress.step < plan.steps:
+            clock.unfinished = True
+            return None, ""
+    return folder, "full" if mapped else recipe  # a map lies in the tuned model's config
+
+
+def chosen(options: argparse.Namespace, length: int) -> dict[str, str]:
     return {
-        **facts,
-        "method": name,
-        "recipe": recipe,
-        "length": length,
-        "samples": samples,
-        "nll_by_bin": nll,
-        "recall": recall,
+        name: recipe
+        for name, recipe in recipes(length).items()
+        if not options.methods or name in options.methods
     }
 
 
-def measure(seeds: list[int], lengths: list[int], samples: int, methods: list[str]) -> list[dict]:
-    rows = []
-    for seed in seeds:
-        model = longspan.load(str(RUNS / f"seed{seed}"))
-        for length in lengths:
-            for name, recipe in recipes(length).items():
-                if (methods and name not in methods) or (length <= WINDOW and name != "none"):
-                    continue
-                rows.append(measure_one(model, name, recipe, length, samples, seed=seed, tuned_steps=0))
-    return rows
+def one_cell(store: Store, options: argparse.Namespace, clock: Slice, folder: Path, row: dict) -> None:
+    if (Store.key(row) in store.rows and not options.again) or clock.over():
+        return
+    model = _model(folder)
+    found = reach(
+        model,
+        row.get("read_with", row["recipe"]),
+        row["length"],
+        prose=options.samples,
+        prompts=options.samples,
+    )
+    store.add(
+        {
+            **row,
+            "samples": options.samples,
+            "nll_by_bin": list(found.nll),
+            "recall": {
+                str(depth): {"accuracy": one.accuracy, "gold_nats": one.gold_nats}
+                for depth, one in found.recall.items()
+            },
+        }
+    )
+    print(
+        f"seed {row['seed']} tuned {row['tuned_steps']:3} {row['method']:18} {row['length']:5} "
+        f"nll beyond {found.beyond(WINDOW) if row['length'] > WINDOW else found.nll[-1]:6.3f} recall {found.accuracy:.2f}",
+        flush=True,
+    )
 
 
-def finetune(seeds: list[int], steps: int, samples: int, length: int = 1024) -> list[dict]:
-    """Continue under each frequency map at `length`, then measure there."""
-    wanted = ("none", "pi", "ntk", "yarn", "abf", "dprope", "longllada", "giraffe truncated")
-    rows = []
-    for seed in seeds:
-        start = RUNS / f"seed{seed}"
-        shape, plan = shape_and_plan(seed)
-        plain = tiny_model.load_tiny(start).config
-        plan = replace(
-            plan, steps=steps, stages=(length,), tokens_per_step=4096, warmup=10, rate=5e-4, decay=0.5
-        )
-        for name in wanted:
-            recipe = recipes(length)[name]
-            method = next(iter(parse(recipe).methods), None)
-            rope = exported_config(plain, method).rope_parameters if method else None
-            folder = RUNS / f"seed{seed}-{name.replace(' ', '-')}-{steps}"
-            tiny.train(replace(shape, window=length, rope=rope), plan, folder, start_from=start)
-            model = longspan.load(str(folder))  # its config holds the frequencies
-            rows.append(measure_one(model, name, "full", length, samples, seed=seed, tuned_steps=steps))
-    return rows
+_LOADED: dict[Path, Any] = {}
 
 
-def figure(rows: list[dict]) -> None:
+def _model(folder: Path) -> Any:
+    if folder not in _LOADED:
+        _LOADED.clear()
+        _LOADED[folder] = longspan.load(str(folder))
+    return _LOADED[folder]
+
+
+def figure(*_: Any) -> None:
+    """One figure: loss by position and recall by depth at each length, mean over seeds; the last column is after fine-tuning."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    lengths = sorted({row["length"] for row in rows if row["length"] > WINDOW and not row["tuned_steps"]})
-    seeds = sorted({row["seed"] for row in rows})
-    names = list(recipes(512))
-    fig, axes = plt.subplots(2, len(lengths), figsize=(5 * len(lengths), 9), squeeze=False)
-    for column, length in enumerate(lengths):
-        cells = [row for row in rows if row["length"] == length and not row["tuned_steps"]]
-        for number, name in enumerate(names):
+    rows = list(Store().rows.values())
+    columns = sorted({(row["tuned_steps"], row["length"]) for row in rows if row["length"] > WINDOW})
+    fig, axes = plt.subplots(2, len(columns), figsize=(5 * len(columns), 9), squeeze=False)
+    for column, (steps, length) in enumerate(columns):
+        cells = [row for row in rows if row["length"] == length and row["tuned_steps"] == steps]
+        seeds = sorted({row["seed"] for row in cells})
+        for number, name in enumerate(recipes(512)):
             mine = [row for row in cells if row["method"] == name]
             if not mine:
                 continue
             centres = (np.arange(BINS) + 0.5) * length / BINS
-            style = "-" if number < 10 else "--"
+            style = ("-", "--", ":")[number // 10]
             curve = np.mean([row["nll_by_bin"] for row in mine], axis=0)
             axes[0, column].plot(centres, curve, style, color=plt.cm.tab10(number % 10), label=name, lw=1.2)
             depth = np.mean([[row["recall"][str(d)]["accuracy"] for d in DEPTHS] for row in mine], axis=0)
             axes[1, column].plot(DEPTHS, depth, style, color=plt.cm.tab10(number % 10), lw=1.2)
         axes[0, column].axvline(WINDOW, color="black", lw=0.8)
-        axes[0, column].set(title=f"{length} tokens (trained {WINDOW})", xlabel="position", ylim=(1, 6))
+        when = f"after {steps} steps" if steps else "no tuning"
+        title = f"{length} tokens, {when} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
+        axes[0, column].set(title=title, xlabel="position", ylim=(1, 6))
         axes[1, column].set(xlabel="depth of the record", ylim=(-0.03, 1.03))
     axes[0, 0].set_ylabel("prose, nats a token")
     axes[1, 0].set_ylabel("record recalled")
     axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-    fig.suptitle(f"Tiny models ({len(seeds)} seeds), no fine-tuning")
+    fig.suptitle(f"Tiny models trained at {WINDOW} tokens (black line)")
     fig.savefig(OUT.with_suffix(".png"), dpi=110, bbox_inches="tight")
+
+
+PARTS = {"train": train, "measure": measure, "finetune": finetune, "figure": figure}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("train", "measure", "finetune", "figure"))
+    parser.add_argument("part", choices=(*PARTS, "all"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048])
     parser.add_argument("--methods", nargs="+", default=[], help="all when not given")
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--minutes", type=float, default=None)
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="end the slice after this wall-clock time"
+    )
+    parser.add_argument("--again", action="store_true", help="measure cells anew that the results hold")
     options = parser.parse_args()
-    if options.part == "train":
-        train(options.seeds, options.minutes)
-        return
-    stored = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"rows": []}
-    if options.part == "figure":
-        figure(stored["rows"])
-        return
-    if options.part == "measure":
-        new = measure(options.seeds, options.lengths, options.samples, options.methods)
-    else:
-        new = finetune(options.seeds, options.steps, options.samples)
-
-    def key(row: dict) -> tuple:
-        return row["seed"], row["method"], row["length"], row["tuned_steps"]
-
-    rows = {key(row): row for row in stored["rows"]}
-    rows.update({key(row): row for row in new})
-    facts = {
-        "window": WINDOW,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "machine": platform.machine(),
-        "parameters": tiny_model.parameters(tiny_model.load_tiny(RUNS / f"seed{options.seeds[0]}")),
-    }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps({**facts, "rows": list(rows.values())}, indent=1) + "\n", encoding="utf-8")
+    clock = Slice(options.seconds)
+    for name in PARTS if options.part == "all" else (options.part,):
+        PARTS[name](options, clock)
+    if clock.unfinished:
+        sys.exit(UNFINISHED)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,13 @@ def test_status_follows_the_evidence(tmp_path, capsys):
     listed = json.loads(capsys.readouterr().out)
     assert {"slug", "title", "status", "check", "figures"} <= set(listed[0]) and len(listed) == 141
     page = (tmp_path / "systems.md").read_text()
-    assert page.count("\n| ") == 142 and "ratio 1.25" in page and "partial (rat: no effect)" in page
+    table, checks = page.split("# Checks")
+    assert (
+        table.count("\n| ") == 142
+        and "[ratio 1.25](#chelsea)" in table
+        and "partial (rat: no effect)" in table
+    )
+    assert "| ratio | 1.25 |" in checks and checks.count("\n## ") == 4
 
 
 def test_without_evidence_nothing_works(tmp_path):

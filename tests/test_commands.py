@@ -39,6 +39,7 @@ def test_time_left_counts_only_what_was_measured(monkeypatch):
 
 
 def test_lists_are_complete_and_valid_json(capsys):
+    from longspan.bench.dataset import all_datasets
     from longspan.bench.task import all_tasks
     from longspan.engine.registry import methods
 
@@ -56,13 +57,21 @@ def test_lists_are_complete_and_valid_json(capsys):
     assert all(fact["summary"] and "\n" not in fact["summary"] for fact in found.values())
     assert found["adakv"]["knobs"]["base"].startswith("snapkv(")
     assert listed("methods", "snapkv") == found["snapkv"]
-    assert {fact["name"] for fact in listed("tasks")} == set(all_tasks())
+    tasks = {fact["name"]: fact for fact in listed("tasks")}
+    assert set(tasks) == {*all_tasks(), *all_datasets()}
+    assert tasks["needle"]["kind"] == "generator" and tasks["needle"]["data"] == "own"
+    qasper = tasks["longbench_qasper"]
+    assert (
+        qasper["benchmark"] == "LongBench" and "THUDM/LongBench" in qasper["data"] and qasper["items"] == 200
+    )
+    assert all(fact["benchmark"] and fact["data"] and fact["source"] for fact in tasks.values())
     assert {fact["name"] for fact in listed("models")} == {"smollm2-135m", "gemma3-270m"}
     for arguments in (
         ["methods"],
         ["methods", "kivi"],
         ["tasks"],
         ["tasks", "needle"],
+        ["tasks", "nocha"],
         ["models"],
         ["calibrate", "tova"],
     ):

@@ -1,6 +1,7 @@
 """Documents: what is read, where its pages lie, and one sentence for each file that cannot be read."""
 
 import io
+import random
 import zipfile
 
 import pytest
@@ -187,3 +188,55 @@ def test_the_real_text_is_long_and_does_not_repeat_whole_topics():
     assert text.count("\n# ") > 40
     paragraphs = [part for part in text.split("\n\n") if len(part) > 400]
     assert len(set(paragraphs)) / len(paragraphs) > 0.9
+
+
+def kinds_of_file():
+    """A small valid file of every kind, by suffix."""
+    page = "<html><head><meta charset='utf-8'><title>T</title></head><body><h1>Top</h1><p>words é</p></body></html>"
+    docx = make_docx("<w:p><w:r><w:t>some words</w:t></w:r></w:p>")
+    pdf = make_pdf(["First words", "more words"], title="A report")
+    return {
+        ".txt": b"plain words\n" * 9,
+        ".md": b"# Title\n\nwords\n",
+        ".html": page.encode(),
+        ".pdf": pdf,
+    } | {".docx": docx}
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """`data` cut, with bytes replaced, a piece repeated, or noise alone."""
+    way = rng.randrange(5)
+    if way == 0:
+        return data[: rng.randrange(len(data))]
+    if way == 1:
+        return rng.randbytes(rng.randrange(200))
+    if way == 2:
+        a, b = sorted(rng.randrange(len(data)) for _ in range(2))
+        return data[:a] + data[a:b] * rng.randrange(4) + data[b:]
+    if way == 3 and b"utf-8" in data:
+        return data.replace(
+            b"utf-8", rng.choice([b"hex", b"idna", b"undefined", b"utf-16", b"zip", b"rot13"])
+        )
+    out = bytearray(data)
+    for _ in range(rng.randrange(1, 12)):
+        out[rng.randrange(len(out))] = rng.randrange(256)
+    return bytes(out)
+
+
+@pytest.mark.parametrize(
+    ("files", "seed"),
+    [pytest.param(200, 0, id="few")]
+    + [pytest.param(1000, n, marks=pytest.mark.slow, id=f"slice-{n}") for n in range(1, 11)],
+)
+def test_damaged_files_are_read_or_refused_in_a_sentence(files, seed, tmp_path):
+    rng = random.Random(seed)
+    whole = kinds_of_file()
+    for number in range(files):
+        suffix = rng.choice(sorted(whole))
+        named = suffix if rng.random() < 0.8 else rng.choice(sorted(whole))
+        path = write(tmp_path, f"{number}{named}", damaged(whole[suffix], rng))
+        try:
+            assert read_document(path).text.strip() or named == ".pdf"
+        except BadInput as refusal:
+            assert "\n" not in str(refusal)
+        path.unlink()

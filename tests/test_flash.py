@@ -1,14 +1,9 @@
 """FlashAttention: tiled reference, counted traffic, Triton kernels.
 
-The Triton cases at the top run in a subprocess under Triton's interpreter (`python tests/test_flash.py`, which prints their errors as JSON)
-and, marked `gpu`, on a real device.
+The Triton cases are those of `ops/flash/agreement.py`: in a process of their own under Triton's interpreter and, marked `gpu`, on a real device.
 """
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,149 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longspan.ops.attention import merge
+from longspan.ops.flash.agreement import SHAPES, cases, gradients, interpreted, randn
 from longspan.ops.flash.function import flash_attention
 from longspan.ops.flash.naive import naive_attention
 from longspan.ops.flash.tiled import Tiling, tiled_backward, tiled_forward
 from longspan.ops.flash.traffic import Traffic, flash_traffic, standard_traffic, tile_sizes
-from longspan.ops.selection import Selection
-from longspan.ops.tiles import TileMask, tile_count
-
-SHAPES = {  # queries, keys, offset (None: not causal), head dim, softcap
-    "square": (37, 37, 0, 16, None),
-    "chunk after a past": (20, 45, 25, 24, None),
-    "blind rows": (33, 20, -13, 16, None),
-    "not causal": (20, 45, None, 16, None),
-    "softcap": (20, 45, 25, 16, 5.0),
-    "one query": (1, 40, 39, 16, None),
-}
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_error(got, wanted):
-    """Largest difference over the largest wanted value; infinities must sit in the same places."""
-    if not torch.equal(torch.isinf(got), torch.isinf(wanted)):
-        return float("inf")
-    finite = torch.isfinite(wanted)
-    if not finite.any():
-        return 0.0
-    return float(
-        (got[finite].float() - wanted[finite].float()).abs().max()
-        / wanted[finite].abs().max().clamp(min=1e-6)
-    )
-
-
-def gradients(run, q, k, v):
-    inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-    out, lse = run(*inputs)
-    seen = torch.isfinite(lse)
-    loss = (out.float() * randn(*out.shape, seed=3).to(out.device)).sum() + (
-        lse * randn(*lse.shape, seed=4).to(out.device)
-    )[seen].sum()
-    loss.backward()
-    return [out.detach(), lse.detach(), *(x.grad for x in inputs)]
-
-
-def triton_dense_case(name, device, dtype):
-    """Errors of out, lse, dq, dk, dv against autograd through the formula in fp32."""
-    queries, keys, offset, dim, softcap = SHAPES[name]
-    q, k, v = (
-        x.to(device, dtype)
-        for x in (randn(4, queries, dim), randn(2, keys, dim, seed=1), randn(2, keys, dim, seed=2))
-    )
-    options = {"scale": dim**-0.5, "offset": offset, "softcap": softcap}
-    got = gradients(lambda *x: flash_attention(*x, **options, use_triton=True), q, k, v)
-    wanted = gradients(lambda *x: naive_attention(*x, **options), q.float(), k.float(), v.float())
-    return max(relative_error(a, b) for a, b in zip(got, wanted))
-
-
-def triton_block_sparse_case(heads, columns, tile, device, dtype):
-    from longspan.ops.flash.triton_block_sparse import block_sparse_forward
-
-    queries, keys = 41, 70
-    q, k, v = (
-        x.to(device, dtype)
-        for x in (randn(4, queries, 16), randn(2, keys, 16, seed=1), randn(2, keys, 16, seed=2))
-    )
-    generator = torch.Generator().manual_seed(7)
-    worst = 0.0
-    for offset in (29, 40, -12):
-        tiles = (
-            torch.rand(heads, tile_count(queries, tile[0]), tile_count(keys, tile[1]), generator=generator)
-            < 0.4
-        )
-        lines = torch.rand(heads, keys, generator=generator) < 0.1 if columns else None
-        mask = TileMask(tiles, queries, keys, *tile, offset, lines)
-        got = block_sparse_forward(q, k, v, mask.to(device), scale=0.3)
-        dense = mask.for_heads(4).dense().to(device)
-        wanted = naive_attention(q.float(), k.float(), v.float(), scale=0.3, mask=dense)
-        worst = max(worst, *(relative_error(a, b) for a, b in zip(got, wanted)))
-    return worst
-
-
-def triton_decode_case(heads, page_size, rows, device, dtype):
-    from longspan.ops.flash.triton_decode import split_decode
-
-    entries = 150
-    buffers = randn(2, 2, 170, 16, seed=1).to(device, dtype)
-    k, v = buffers[0, :, :entries], buffers[1, :, :entries]
-    q = randn(6, rows, 16).to(device, dtype)
-    generator = torch.Generator().manual_seed(page_size)
-    pages = -(-entries // page_size)
-    chosen = [
-        torch.randperm(pages, generator=generator)[: pages * h // heads] for h in range(heads)
-    ]  # head 0 reads nothing
-    selection = Selection.from_lists(chosen, entries, page_size)
-    visible = selection.dense().repeat_interleave(6 // heads, 0).unsqueeze(1)
-    visible = visible & (torch.arange(entries) <= torch.arange(rows).unsqueeze(1) + entries - rows)
-    wanted = naive_attention(q.float(), k.float(), v.float(), scale=0.3, mask=visible.to(device))
-    results = [split_decode(q, k, v, selection, scale=0.3, splits=splits) for splits in (None, 1, 3)]
-    return max(relative_error(a, b) for got in results for a, b in zip(got, wanted))
-
-
-def triton_cases():
-    cases = {f"dense, {name}": (triton_dense_case, name) for name in SHAPES}
-    for heads in (2, 4):
-        for columns in (False, True):
-            for tile in ((16, 16), (32, 48)):
-                label = f"block-sparse, {heads} heads, {'with' if columns else 'no'} columns, tile {tile[0]}x{tile[1]}"
-                cases[label] = (triton_block_sparse_case, heads, columns, tile)
-    for heads in (2, 6):
-        for page_size, rows in ((1, 1), (16, 1), (16, 3)):
-            cases[f"decode, {heads} heads, pages of {page_size}, {rows} rows"] = (
-                triton_decode_case,
-                heads,
-                page_size,
-                rows,
-            )
-    return cases
-
-
-def main():
-    errors = {}
-    for label, (case, *arguments) in triton_cases().items():
-        try:
-            errors[label] = case(*arguments, "cpu", torch.float32)
-        except Exception as problem:  # one broken kernel must not hide the others
-            errors[label] = f"{type(problem).__name__}: {problem}"
-    print(json.dumps(errors))
+from longspan.ops.tiles import TileMask
 
 
 @pytest.fixture(scope="module")
 def interpreted_errors():
-    if importlib.util.find_spec("triton") is None:
+    found = interpreted()
+    if found is None:
         pytest.skip("triton is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-@pytest.mark.parametrize("label", list(triton_cases()))
+@pytest.mark.parametrize("label", list(cases()))
 def test_triton_interpreted(interpreted_errors, label):
     error = interpreted_errors[label]
     assert isinstance(error, float) and error < 1e-5, error
@@ -167,10 +36,9 @@ def test_triton_interpreted(interpreted_errors, label):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("label", list(triton_cases()))
+@pytest.mark.parametrize("label", list(cases()))
 def test_triton_on_gpu(label, dtype):
-    case, *arguments = triton_cases()[label]
-    assert case(*arguments, "cuda", dtype) < (1e-4 if dtype == torch.float32 else 2e-2)
+    assert cases()[label]("cuda", dtype) < (1e-4 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.slow
@@ -333,7 +201,3 @@ def test_block_sparse_traffic_is_linear_in_the_share_of_tiles(order):
     for share in (0.25, 0.5, 1.0):
         traffic, *_ = counted(length, dim, fast_memory, order, rank < share * rank.numel())
         assert traffic.moved == flash_traffic(length, length, dim, query_tile, key_tile, order, share)
-
-
-if __name__ == "__main__":
-    main()

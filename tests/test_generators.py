@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longspan.bench import haystacks, taxonomy, trees, words
+from longspan.bench.dataset import get_dataset
 from longspan.bench.item import Item
 from longspan.bench.lengths import Budget, fit
 from longspan.bench.scorers import score
 from longspan.bench.task import get_task
 from longspan.bench.tasks import (
-    ada_leval,
     babilong,
     holobench,
     joint_recall,
@@ -265,7 +265,6 @@ def test_tsort_gold_restores_the_text():
 
 
 def test_best_answer_loader(tmp_path):
-    path = tmp_path / "stackselect.json"
     row = {
         "question_id": 5,
         "question": "How?",
@@ -273,13 +272,18 @@ def test_best_answer_loader(tmp_path):
         "answer": "A12",
         "tags": [],
     }
+    folder = tmp_path / "ada-leval"
+    folder.mkdir()
+    path = folder / "stackselect_1k.json"
     path.write_text(json.dumps([row]))
-    (item,) = ada_leval.best_answer_items(path)
-    assert item.evidence_text() == ("Answer 11",)
+    dataset = get_dataset("ada_leval_best_answer")
+    (item,) = dataset.load(tmp_path)
+    assert item.evidence_text() == ("A12:\n\nAnswer 11",)
     assert score(item, "A12") == 1.0 and score(item, "A1") == 0.0
+    path = folder / "stackselect_2k.json"
     path.write_text(json.dumps([{"question": "How?", "answer": "A1"}]))
-    with pytest.raises(BadInput, match="row 0 has no field 'all_answers'"):
-        ada_leval.best_answer_items(path)
+    with pytest.raises(BadInput, match="all_answers"):
+        dataset.load(tmp_path, level="2k")
 
 
 def test_mrcr_first_occurrence_floor():

@@ -1,5 +1,6 @@
 """Loading: every source of weights, the GGUF conversion against the model it was written from, and refusals in one sentence."""
 
+import copy
 import threading
 
 import numpy as np
@@ -13,7 +14,9 @@ from tests.tiny_models import tiny
 from longspan.engine.aliases import ALIASES, wheel_parts
 from longspan.engine.gguf import converted, published, remembered_hash, sha256_of
 from longspan.engine.loading import choose_dtype, load_weights, locate, trained_window
+from longspan.engine.weights import for_decoding
 from longspan.errors import BadInput
+from longspan.ops.few_rows import Weight
 
 
 @pytest.fixture(autouse=True)
@@ -268,3 +271,41 @@ def test_gemma3_knows_the_capital_of_france(monkeypatch):
     assert ids[0, 0] == 2
     answer = loaded.model.generate(ids, max_new_tokens=2, do_sample=False)[0, ids.shape[1] :]
     assert "Paris" in loaded.tokenizer.decode(answer)
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma2", "qwen2", "mixtral"])
+def test_weights_that_multiply_few_rows_give_the_same_logits_and_are_saved_as_plain_ones(tmp_path, arch):
+    model = tiny(arch)
+    twin = copy.deepcopy(model)
+    for_decoding(twin)
+    assert isinstance(twin.get_output_embeddings().weight, Weight)
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    assert (twin.get_input_embeddings().weight is twin.get_output_embeddings().weight) == tied
+    with torch.no_grad():
+        for rows in (1, 2, 3, 5, 20):
+            ids = torch.arange(5, 5 + rows).unsqueeze(0)
+            found = twin(ids).logits
+            torch.testing.assert_close(found, model(ids).logits, atol=1e-5, rtol=1e-5)
+            assert type(found) is torch.Tensor
+    assert sum(p.numel() for p in twin.parameters()) == sum(p.numel() for p in model.parameters())
+    twin.save_pretrained(tmp_path)
+    again = type(twin).from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_the_product_from_the_left_has_linear_s_shapes_bias_and_gradient():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, 5, generator=generator)
+    bias = torch.randn(7, generator=generator)
+    kind = Weight(weight.clone(), requires_grad=False)
+    for shape in ((5,), (1, 5), (2, 2, 5), (3, 0, 5), (30, 5)):
+        x = torch.randn(*shape, generator=generator, requires_grad=True)
+        for b in (None, bias):
+            expected = torch.nn.functional.linear(x, weight, b)
+            found = torch.nn.functional.linear(x, kind, b)
+            torch.testing.assert_close(found, expected)
+            assert found.shape == expected.shape
+        if x.numel():
+            (expected,) = torch.autograd.grad(torch.nn.functional.linear(x, weight).sum(), x)
+            (found,) = torch.autograd.grad(torch.nn.functional.linear(x, kind).sum(), x)
+            torch.testing.assert_close(found, expected)

@@ -158,9 +158,47 @@ def test_kept_maps_mark_the_evidence(page):
 
 
 def test_the_trained_window_is_marked_where_it_is_in_reach(page):
-    assert (
-        section(page, "extension").count("trained window") == 1
-    )  # 3072: inside the 4K panel, past the others
+    marks = re.findall(r"<text[^>]*>trained window</text>", section(page, "extension"))
+    assert len(marks) == 2  # 3072: inside both panels of 4K, past the others
+
+
+def test_the_extension_table_pairs_texts_and_splits_at_the_window(rows):
+    facts = {**FACTS, "trained_window": 1024}
+    shown = section(render(facts, rows), "extension")
+    head = re.findall(r"<thead><tr>(.*?)</tr>", shown)[-1]
+    assert re.findall(r"<th>(.*?)</th>", head) == ["Recipe", "inside the window", "1K to 2K", "2K to 4K"]
+    by_recipe = {
+        row["recipe"]: [
+            r["nll_by_position"]
+            for r in rows
+            if r.get("nll_by_position") and r["length"] == 4096 and r["recipe"] == row["recipe"]
+        ]
+        for row in rows
+        if row.get("nll_by_position")
+    }
+    random, full = (
+        np.array(next(curve for name, curve in by_recipe.items() if name.startswith(kind)))
+        for kind in ("random", "full")
+    )
+    inside = full[0, :, 0] < 1024
+    change = (random[:, inside, 1] - full[:, inside, 1]).mean()
+    line = [one for one in re.findall(r"<tr.*?</tr>", shown) if "random" in one][-1]
+    assert f">{number(random[:, inside, 1].mean())} <small>{number(change, signed=True)} [" in line
+    assert "difference to full" in shown
+
+
+def test_rows_without_a_full_cache_or_a_window_are_still_drawn():
+    course = [[at, 2.0 + at / 100] for at in range(1, 100, 16)]
+    rows = [
+        {
+            "cell": name, "recipe": name, "method": name, "role": "method", "task": "perplexity", "length": length, "sample": 0,
+            "answer_mode": "perplexity", "nll_by_position": course, "gold_logprob": -1.0, "gold_tokens": 1,
+        }
+        for name, length in (("yarn", 1024), ("pi", 512))
+    ]  # fmt: skip
+    shown = section(render({}, rows), "extension")
+    assert "difference" not in shown.split("</p>", 1)[1] and "all positions" in shown
+    assert shown.index("perplexity · 512") < shown.index("perplexity · 1K")
 
 
 def test_numbers_of_the_page_are_the_cells(rows, page):

@@ -21,9 +21,9 @@ SHAPE, PLAN = tiny.preset("smoke")
 
 def _solve(task: str, context: str, question: str) -> str:
     """Answer a question from the text alone."""
-    if task == "copying":
-        return re.search(r"\n\*((?:=[a-z]{2})+)", context).group(1)
     name = re.search(r"@[a-z]{2}", question).group()
+    if task == "copying":
+        return re.search(rf"\n\*{name}((?:=[a-z]{{2}})+)", context).group(1)
     if task == "counting":
         return str(len(re.findall(rf"\n\+{name}", context)))
     while name[0] == "@":
@@ -45,9 +45,55 @@ def test_every_answer_follows_from_the_text(task, length):
         for (a, b), evidence in zip(drawn.answers, drawn.evidence):
             question = decode(drawn.ids[:a]).rsplit("\n", 1)[1]
             assert decode(drawn.ids[a:b]) == _solve(task, context, question)
-            assert all(drawn.ids[e] == drawn.ids[drawn.evidence[0][0]] for e in evidence)
+            assert all(decode(drawn.ids[e : e + 1]) == "\n" for e in evidence)
             answered += b - a
         assert (drawn.kinds == ANSWER).sum() == answered
+
+
+@pytest.mark.parametrize("task", ["tracking", "counting"])
+def test_hints_say_what_a_line_amounts_to(task):
+    rng = np.random.default_rng(1)
+    decode = tokenizer().decode
+    seen = 0
+    for _ in range(20):
+        drawn = sample(task, 256, rng)
+        for at in np.flatnonzero(drawn.kinds < 0):
+            before = decode(drawn.ids[:at])
+            line = before.rsplit("\n", 1)[1]
+            assert decode(-drawn.kinds[at : at + 1]) == _solve(task, before, line)
+            seen += 1
+    assert seen > 50
+
+
+def test_a_hint_is_a_target_and_its_token_is_not():
+    model = tiny_model.build(SHAPE)
+    ids = torch.arange(70, 90).unsqueeze(0)
+    kinds = torch.zeros_like(ids)
+    kinds[0, 5] = ANSWER
+    alone = tiny.losses(model, ids, kinds)[0]
+    logits = model(ids).logits[0]
+    assert float(alone.detach()) == pytest.approx(-float(logits.detach()[4].log_softmax(-1)[ids[0, 5]]), rel=1e-5)
+    kinds[0, 9] = -123
+    hinted = tiny.losses(model, ids, kinds)[0]
+    assert float((hinted - alone).detach()) == pytest.approx(-float(logits.detach()[8].log_softmax(-1)[123]), rel=1e-4)
+
+
+def test_the_counting_head_starts_with_a_smooth_function_of_the_count():
+    shape, plan = tiny.preset("probe")
+    model = tiny_model.build(shape, plan.seed).eval()
+    model.set_attn_implementation("eager")
+    word = tokenizer().get_vocab()
+    newline, plus, name = word["Ċ"], word["+"], word["@ba"]
+    shares = []
+    for n in (1, 2, 4, 6):
+        ids = [word["<s>"], *([newline, plus, name] * n), *([newline] * (30 - 3 * n)), plus, name]
+        with torch.no_grad():
+            attention = model(torch.tensor([ids]), output_attentions=True).attentions[0]
+        kv = shape.kv_heads - 1
+        head = attention[0, kv * shape.query_heads // shape.kv_heads + 1, -1]
+        assert float(head[0] + head[torch.tensor(ids) == name].sum()) > 0.9
+        shares.append(float(head[0]))
+    assert shares == sorted(shares, reverse=True) and shares[0] > 2 * shares[-1]
 
 
 def test_text_round_trips_through_the_tokenizer():

@@ -9,13 +9,13 @@ from scripted import Clock, day, embedder, episode
 from longspan.bench.worlds.wiki import AUTHORS, BOOKS, TOWNS, model, wiki
 from longspan.context.backends.faults import Faulty
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger, Limits
 from longspan.context.memory.base import passages
 from longspan.context.memory.clusters import soft_clusters
 from longspan.context.memory.comorag import ComoKnobs, ComoRag, final_answer, one_shot, window_size
 from longspan.context.memory.hipporag2 import HippoRag2
 from longspan.context.memory.plain import Passages
 from longspan.context.memory.raptor import Raptor
-from longspan.context.port import Ledger, Limits
 from longspan.context.prompts import graph
 from longspan.context.retrieval.embedders import Hashing
 from longspan.context.stores.base import AsOf, Selector

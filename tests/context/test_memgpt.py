@@ -5,8 +5,8 @@ import json
 from scripted import Clock, embedder, episode
 
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger
 from longspan.context.memory.memgpt import MemGpt, PagingKnobs
-from longspan.context.port import Ledger
 from longspan.context.prompts import memgpt as prompts
 from longspan.context.stores.base import Selector
 from longspan.context.stores.sqlite import SqliteStore

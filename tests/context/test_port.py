@@ -13,14 +13,12 @@ from longspan.context.backends.endpoint import Endpoint
 from longspan.context.backends.faults import FAULTS, Faulty
 from longspan.context.backends.recorded import Recorded
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger, Limits, Metered
 from longspan.context.port import (
     ChatModel,
     InvalidJson,
-    Ledger,
     LimitReached,
-    Limits,
     Message,
-    Metered,
     OverLong,
     PortError,
     RateLimited,

@@ -14,7 +14,8 @@ from longspan.context.agents.mapreduce import MapReduce, MapRerank, Refine, Stuf
 from longspan.context.agents.readagent import ReadAgent
 from longspan.context.backends.faults import FAULTS, Faulty
 from longspan.context.backends.rule import RuleModel
-from longspan.context.port import Ledger, Metered, PortError
+from longspan.context.ledger import Ledger, Metered
+from longspan.context.port import PortError
 from longspan.context.prompts import agents as prompts
 from longspan.errors import BadInput
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from scripted import Clock, embedder, episode
 
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger
 from longspan.context.memory.base import dated
 from longspan.context.memory.scm import Scm, ScmKnobs, summary_tree
-from longspan.context.port import Ledger, LogProbs
+from longspan.context.port import LogProbs
 from longspan.context.prompts import scm as prompts
 from longspan.context.stores.sqlite import SqliteStore
 

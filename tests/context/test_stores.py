@@ -2,8 +2,11 @@
 
 import json
 import multiprocessing
+import os
+import random
 import sqlite3
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -380,31 +383,83 @@ def test_old_files_are_migrated_newer_and_foreign_ones_refused(tmp_path, monkeyp
         SqliteStore(garbage)
 
 
-def test_fifty_threads_on_one_store_and_on_one_file(tmp_path):
-    path = tmp_path / "memory.db"
-    shared = SqliteStore(path)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_fifty_writers_on_one_store_and_on_connections_of_their_own(kind, tmp_path, request):
+    if kind == "sqlite":
+        opened = lambda: SqliteStore(tmp_path / "memory.db")  # noqa: E731
+    else:
+        from longspan.context.stores.postgres import PostgresStore
+
+        uri = request.getfixturevalue("server").get_uri()
+        opened = lambda: PostgresStore(uri, "fifty")  # noqa: E731
+    shared, broken = opened(), []
 
     def write(number):
-        own = shared if number % 2 else SqliteStore(path)
-        for turn in range(4):
-            add(
-                own,
-                f"t{number % 3}",
-                f"e{number}-{turn}",
-                records=[Record(f"f{number}-{turn}", "fact", "x", sources=("e",))],
-            )
-        if own is not shared:
-            own.close()
+        try:
+            own = shared if number % 2 else opened()
+            for turn in range(4):
+                add(
+                    own,
+                    f"t{number % 3}",
+                    f"e{number}-{turn}",
+                    records=[Record(f"f{number}-{turn}", "fact", "x", sources=(f"e{number}-{turn}",))],
+                )
+            if own is not shared:
+                own.close()
+        except Exception as error:
+            broken.append(error)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    counts = Counter(r.kind for tenant in ("t0", "t1", "t2") for r in shared.get(tenant))
-    assert counts == {"episode": 200, "fact": 200}
-    assert sum(shared.generation(f"t{n}") for n in range(3)) == 200
+    assert broken == []
+    for n in range(3):
+        mine = [number for number in range(50) if number % 3 == n]
+        found = shared.get(f"t{n}")
+        assert Counter(r.kind for r in found) == {"episode": 4 * len(mine), "fact": 4 * len(mine)}
+        assert {int(r.id[1:].split("-")[0]) for r in found} == set(mine)  # no other tenant's
+        assert shared.generation(f"t{n}") == 4 * len(mine)
     shared.close()
+
+
+def _postgres_process(uri, said):
+    from longspan.context.stores.postgres import PostgresStore
+
+    own = PostgresStore(uri, "killed")
+    os.write(said, b"ready\n")
+    for turn in range(10_000):
+        id = f"{os.getpid()}-{turn}"
+        facts = [Record(f"f{id}-{n}", "fact", "x", sources=(id,)) for n in range(3)]
+        add(own, "t", id, records=facts)
+        os.write(said, f"{id}\n".encode())
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(3, 0), pytest.param(100, 1, marks=pytest.mark.slow)])
+def test_clients_killed_while_they_write_to_a_server_leave_whole_units(server, kills, seed):
+    from longspan.context.stores.postgres import PostgresStore
+
+    rng, committed = random.Random(seed), set()
+    for _ in range(kills):
+        heard, said = os.pipe()
+        worker = multiprocessing.get_context("fork").Process(
+            target=_postgres_process, args=(server.get_uri(), said)
+        )
+        worker.start()
+        os.close(said)
+        assert os.read(heard, 6) == b"ready\n"
+        time.sleep(rng.uniform(0.0, 0.2))
+        worker.kill()
+        worker.join()
+        with open(heard, "rb") as pipe:
+            out = pipe.read().decode()
+        committed |= set(out[: out.rfind("\n") + 1].split())
+    made = PostgresStore(server.get_uri(), "killed")
+    episodes = {r.id for r in made.get("t", kind="episode")}
+    facts = Counter(r.sources[0] for r in made.get("t", kind="fact"))
+    made.close()
+    assert committed <= episodes and facts == dict.fromkeys(episodes, 3)
 
 
 def _process(path, number):

@@ -10,7 +10,8 @@ from longspan.context.agents.loop import ToolLoop
 from longspan.context.agents.programmatic import PythonTool
 from longspan.context.agents.window import NOTICE, Overflow, Turn, Window, shown, tokens, trim
 from longspan.context.backends.rule import RuleModel
-from longspan.context.port import Ledger, Limits, Metered, count_words
+from longspan.context.ledger import Ledger, Limits, Metered
+from longspan.context.port import count_words
 from longspan.context.prompts import tools as prompts
 from longspan.context.security import Gate, Tool
 from longspan.errors import BadInput

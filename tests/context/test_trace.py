@@ -96,7 +96,7 @@ def test_bad_input_is_one_sentence(arguments, said):
 def test_a_file_is_compressed_to_tokens_or_a_share(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text(TEXT)
-    for method in ("bm25", "longllmlingua", "llmlingua", "truncate", "random"):
+    for method in ("bm25", "longllmlingua", "llmlingua", "truncate", "random_units"):
         out = compress_file(model(), path, 0.5, QUESTION, method)
         assert out.tokens <= out.budget == out.source_tokens // 2
         assert all(out.text[k.out_start : k.out_end] == TEXT[k.start : k.end] for k in out.manifest)

@@ -11,13 +11,14 @@ from scripted import PATTERN, Clock, day, embedder, episode, history, truth, wor
 from longspan.bench.worlds.jobs import PEOPLE
 from longspan.context.backends.faults import FAULTS, Faulty
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger, Limits
 from longspan.context.memory.base import Episode
 from longspan.context.memory.communities import label_propagation
 from longspan.context.memory.names import entropy, same_name
 from longspan.context.memory.plain import Passages
 from longspan.context.memory.zep import Zep, when
 from longspan.context.memory.zep_schema import ZepKnobs
-from longspan.context.port import Ledger, Limits, PortError
+from longspan.context.port import PortError
 from longspan.context.prompts import zep as prompts
 from longspan.context.stores.base import AsOf, Selector
 from longspan.context.stores.sqlite import SqliteStore

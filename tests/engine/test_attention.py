@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from longspan.ops.attention import apply_sink, attend, attend_plain, column_mass, merge
+from longspan.ops.attention import apply_sink, attend, attend_plain, attend_ragged_row, column_mass, merge
 
 SCALE = 0.25
 
@@ -76,6 +76,45 @@ def test_column_mass_equals_the_sum_of_eager_rows():
     mass = column_mass(q, k, lse, scale=SCALE, causal_offset=offset, block=16)
     torch.testing.assert_close(mass, weights.sum(1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mass.sum(1), torch.full((6,), 40.0))
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 300])
+def test_column_mass_over_several_squares_equals_the_plain_formula(rows):
+    q, k, v = tensors(rows, rows + 20)
+    visible = torch.arange(rows + 20) <= torch.arange(rows).unsqueeze(1) + 20
+    _, lse = attend(q, k, v, scale=SCALE, mask=visible)
+    plain = column_mass(q, k, lse, scale=SCALE, causal_offset=20, bias=torch.zeros(2, rows + 20))
+    fused = column_mass(q, k, lse, scale=SCALE, causal_offset=20)
+    torch.testing.assert_close(fused, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(30, 7, 63), (5, 0, 3), (1, 1, 1)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_one_row_over_ragged_heads_equals_each_head_alone(lengths, biased):
+    generator = torch.Generator().manual_seed(5)
+    total = sum(lengths)
+    q, k, v = (torch.randn(*shape, generator=generator) for shape in ((6, 1, 16), (total, 16), (total, 16)))
+    bias = torch.randn(total, generator=generator) if biased else None
+    threads, start, parts = torch.get_num_threads(), 0, []
+    for head, length in enumerate(lengths):
+        span = slice(start, start + length)
+        one = None if bias is None else bias[span].unsqueeze(0)
+        parts.append(
+            attend_plain(
+                q[2 * head : 2 * head + 2], k[span].unsqueeze(0), v[span].unsqueeze(0), scale=SCALE, bias=one
+            )
+            if length
+            else attend(q[2 * head : 2 * head + 2], k[span].unsqueeze(0), v[span].unsqueeze(0), scale=SCALE)
+        )
+        start += length
+    expected = (torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts]))
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for softcap in (None, 1e6):
+                close(attend_ragged_row(q, k, v, lengths, scale=SCALE, bias=bias, softcap=softcap), expected)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("keys", [4096, 4099])

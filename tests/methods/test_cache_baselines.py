@@ -158,10 +158,17 @@ def test_adakv_with_an_even_floor_is_its_base():
     )
 
 
+def test_adakv_keeps_what_its_base_protects():
+    for head in kept(read("adakv(budget=0.2, floor=0.0, base=expected_attention)")):
+        assert head[:4] == [0, 1, 2, 3]
+    for head in kept(read("adakv(budget=0.2, floor=0.0, base=tova)")):
+        assert head[-1] == len(IDS) - 1
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
-        "adakv(budget=0.4, base=h2o)",
+        "adakv(budget=0.4, base=h2o(recent_share=0))",
         "knorm(budget=0.4, allocator=overall)",
         "adakv(budget=0.4, base=snapkv(window=8)) + think(channels=0.5, window=8, recent=4)",
     ],

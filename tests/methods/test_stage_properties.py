@@ -4,9 +4,12 @@ Tiny random Llama, 96 tokens. A method whose default knobs do not fit a tiny mod
 an artefact, or on this model, is listed in `NEEDS_MORE` with the reason and proved in its own test file.
 """
 
+import re
+
 import pytest
 import torch
 from tests.engine.models import IDS, MORE, eager_score, engine_model, stepwise
+from tests.methods.artefacts import MAKERS
 
 from longspan.engine.batch import Work, forward
 from longspan.engine.generate import score
@@ -28,6 +31,8 @@ SMALL: dict[str, str] = {
     "retrolm": "page=4, refresh=4",
     "longheads": "chunk=8, refresh=8, history=200",
     "snapkv": "window=8",
+    "speckv": "window=8, lookahead=4",
+    "epicache": "prompt=(9, 11, 13)",
     "pyramidkv": "window=8",
     "finch": "window=8",
     "kvzip": 'chunk=40, prompt="", prompt_next=""',
@@ -35,9 +40,14 @@ SMALL: dict[str, str] = {
     "think": "window=8, recent=16",
     "a_shape": "sink=8, window=24, tile=8",
     "chelsea": "recent=8, chunk=16",
+    "chunkllm": "scorer=random, chunks=fixed, longest=8, refresh=4",
+    "magicpig": "bits=3, tables=20, sink=2, local=4, refresh=4, every=0",
+    "moa": "plan=uniform, block=8, every=4",
     "compresskv": "first_k=0, layers=uniform",
     "look_m": "text_prior=false",
+    "duoattention": "sink=2, recent=4",
 }
+COMMA = re.compile(r",(?![^()]*\))")  # between knobs, not inside a value such as (1, 2)
 NEEDS_MORE: dict[str, str] = {}
 WHOLE: dict[str, str] = {
     "a_shape": "window=100000",
@@ -45,8 +55,21 @@ WHOLE: dict[str, str] = {
     "kivi": "bits=16",
     "think": "channels=1.0",
     "minference": "slash=100000",
+    "mminference": "slash=100000",
     "flexprefill": "gamma=1.0",
 }  # the knobs under which a method without a budget is the identity
+
+
+@pytest.fixture(autouse=True, scope="module")
+def artefacts(tmp_path_factory):
+    """What methods read that need an offline pass, for the tiny models of this file."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LONGSPAN_CACHE", str(folder))
+        for arch in ("llama", "gemma3", "gpt_oss"):
+            for make in MAKERS.values():
+                make(engine_model(arch), folder / "calibration")
+        yield
 
 
 def known(stage: type[Method] | str) -> list[str]:
@@ -60,7 +83,8 @@ def known(stage: type[Method] | str) -> list[str]:
 
 def spell(name: str, knobs: str = "") -> str:
     given = {}
-    for part in filter(None, (p.strip() for text in (SMALL.get(name, ""), knobs) for p in text.split(","))):
+    parts = (p.strip() for text in (SMALL.get(name, ""), knobs) for p in COMMA.split(text))
+    for part in filter(None, parts):
         key, value = part.split("=")
         given[key.strip()] = value
     return f"{name}({', '.join(f'{k}={v}' for k, v in given.items())})"

@@ -5,7 +5,10 @@ union of the statistics the recipes need; the session is forked for every recipe
 scored and decoded packed in one batch, sharing the context's cache where they did not change it. Only recipes that change the reading
 itself read again. `prefilled_tokens` in the rows is what each row's own reading cost: a shared read is charged to the first row it served.
 
-Times. ttft_s: reading the context, the method's work, and this row's share of the packed question. time_per_token_s: decoding alone, one
+A recipe's prompt methods shorten the context first; recipes that share them share the short text's read. context_tokens counts the text
+that was given, read_tokens what was read of it.
+
+Times. ttft_s: shortening and reading the context, the method's work, and this row's share of the packed question. time_per_token_s: decoding alone, one
 session at a time, on the first context of each length (`latency_tokens` tokens; rows of the packed batch share their steps, so a packed
 time would say nothing about a method).
 """
@@ -21,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longspan.bench.contexts import Pieces, by_context, cut
+from longspan.bench.contexts import Pieces, by_context, cut, shortened
 from longspan.bench.item import Item
 from longspan.bench.kept import kept_map, kept_share, retention
 from longspan.bench.results import Results, cell_id
@@ -34,6 +37,7 @@ from longspan.engine.model import Model
 from longspan.engine.needs import Needs
 from longspan.engine.session import Session
 from longspan.engine.state import CHUNK
+from longspan.engine.stats import Stats
 from longspan.errors import BadInput
 
 PACK = 32  # forks decoded together: bounds the memory of a batch
@@ -109,6 +113,7 @@ class Comparison:
         self.total = sum(len(list(self._identities(item))) for item in self.items)
         self.done = 0
         self._latency = {} if latency is None else latency
+        self._extends = any(variant.recipe.one("positions") for variant in plan.variants)
 
     # -- the loop --------------------------------------------------------------------------------------------------
     def run(self, progress: Progress | None = None) -> None:
@@ -127,11 +132,8 @@ class Comparison:
             for mode in self.modes(item):
                 if mode not in self.plan.modes or (mode == "rank" and not item.candidates):
                     continue
-                if not variant.compresses or not item.question:
-                    yield variant, None, mode
-                else:
-                    for aware in self.plan.aware:
-                        yield variant, aware, mode
+                for aware in variant.question_modes(self.plan.aware) if item.question else (None,):
+                    yield variant, aware, mode
 
     def _cells(self, item: Item) -> list[_Cell]:
         pieces = cut(self.model, item)
@@ -158,17 +160,17 @@ class Comparison:
         ]
 
     def _context(self, cells: list[_Cell], progress: Progress | None) -> None:
-        shared = [cell for cell in cells if not cell.variant.recipe.changes_prefill]
-        base = None
-        try:
-            base = self._read_shared(shared) if shared else None
-        except BadInput as error:
-            self._failed(shared, str(error))
-        branches = self._branches(shared, base) if base is not None else []
-        for start in range(0, len(branches), PACK):
-            self._answer(branches[start : start + PACK], progress)
-        del branches
-        own = [cell for cell in cells if cell.variant.recipe.changes_prefill]
+        for shared in _by_prompt([cell for cell in cells if not cell.variant.rereads]):
+            base = None
+            try:
+                base = self._read_shared(shared)
+            except BadInput as error:
+                self._failed(shared, str(error))
+            branches = self._branches(shared, base) if base is not None else []
+            for start in range(0, len(branches), PACK):
+                self._answer(branches[start : start + PACK], progress)
+            del branches, base
+        own = [cell for cell in cells if cell.variant.rereads]
         for branch in self._own_reads(own):
             self._answer([branch], progress)
 
@@ -178,12 +180,26 @@ class Comparison:
         return {"chunk": self.plan.chunk, "beyond_window": self.plan.beyond_window}
 
     def _read_shared(self, cells: list[_Cell]) -> Session:
-        needs = Needs()
+        needs = self._course_needs(cells)
         for cell in cells:
             needs = needs | cell.variant.recipe.needs
-        session = self.model.session(None, collect=needs, **self._reading)
+        session = self.model.session(cells[0].variant.recipe.prompt, collect=needs, **self._reading)
+        self._shorten(session, cells)
         session.feed(cells[0].pieces.read)
         return session
+
+    def _course_needs(self, cells: list[_Cell]) -> Needs:
+        """Where position methods are compared on running text, the loss of every token read is their result: it shows where each stops following."""
+        wanted = self._extends and any(cell.mode == "perplexity" for cell in cells)
+        return Needs(token_logprobs=wanted)
+
+    def _shorten(self, session: Session, cells: list[_Cell]) -> None:
+        """Let the prompt methods of `session` shorten the text these cells share, and cut every cell's tokens from what is left."""
+        if session.recipe.of("prompt"):
+            item = cells[0].pieces.item
+            session.shorten(item.context, item.question if cells[0].aware else "")
+            for cell in cells:
+                cell.pieces = shortened(self.model, cell.pieces, session.shortened[-1])
 
     def _branches(self, cells: list[_Cell], base: Session) -> list[_Branch]:
         """Fork the dense session for each (item, question mode), then for each variant, and let the methods act."""
@@ -191,13 +207,17 @@ class Comparison:
         charged = 0
         for pieces, aware, members in _grouped(cells):
             stem = base.fork()
-            seconds = base.meter.seconds.get("prefill", 0.0)
+            seconds = _read_seconds(base)
             if aware:
                 stem.feed(pieces.question)
                 seconds += stem.meter.seconds.get("prefill", 0.0)
             for variant, mine in _by_variant(members):
                 session = stem.fork(variant.recipe)
-                session.finish_read()
+                try:
+                    session.finish_read()
+                except BadInput as error:
+                    self._failed(mine, str(error))
+                    continue
                 tokens = 0 if charged else base.meter.prefilled_tokens
                 charged += 1
                 branches.append(self._branch(mine, session, seconds, tokens))
@@ -208,41 +228,49 @@ class Comparison:
         for pieces, aware, members in _grouped(cells):
             for variant, mine in _by_variant(members):
                 try:
-                    session = self.model.session(variant.recipe, **self._reading)
-                    session.feed(pieces.read)
+                    session = self.model.session(
+                        variant.recipe, collect=self._course_needs(mine), **self._reading
+                    )
+                    self._shorten(session, mine)
+                    session.feed(mine[0].pieces.read)
                     if aware:
                         session.feed(pieces.question)
                     session.finish_read()
                 except BadInput as error:
                     self._failed(mine, str(error))
                     continue
-                seconds = session.meter.seconds.get("prefill", 0.0)
-                yield self._branch(mine, session, seconds, session.meter.prefilled_tokens)
+                yield self._branch(mine, session, _read_seconds(session), session.meter.prefilled_tokens)
 
     def _branch(self, cells: list[_Cell], session: Session, seconds: float, tokens: int) -> _Branch:
         stats = session.stats
         branch = _Branch(cells, session, seconds + stats.seconds.get("methods", 0.0), tokens)
-        read = len(cells[0].pieces.read)
+        pieces = cells[0].pieces
+        read = len(pieces.read)
         branch.facts = {
             "entries": stats.entries,
             "cache_bytes": stats.cache_bytes,
             "side_bytes": stats.side_bytes,
-            "dense_bytes": self._dense_bytes(session),
+            "dense_bytes": self._dense_bytes(session.length + pieces.source_tokens - read),
             "peak_entries": stats.peak_entries,
-            "context_tokens": read,
+            "context_tokens": pieces.source_tokens,
+            "read_tokens": read,
             "prefill_density": stats.prefill_density,
+            "dense_fallback": stats.dense_fallback,
+            "method_s": stats.seconds.get("methods", 0.0),
         }
-        evidence = cells[0].pieces.evidence
-        if cells[0].variant.compresses and (evidence or self.plan.maps):
+        evidence = pieces.evidence
+        variant = cells[0].variant
+        drops = variant.compresses or variant.recipe.prompt.methods
+        if drops and (evidence or pieces.survival == 0.0 or self.plan.maps):
             share = kept_share(session, session.length)
-            branch.facts["needle_retention"] = retention(share, evidence)
+            branch.facts["needle_retention"] = _survived(retention(share, evidence), pieces.survival)
             if self.plan.maps and self._first_of_task(cells[0]):
                 branch.facts["kept"] = kept_map(share[:, :read], evidence)
         return branch
 
-    def _dense_bytes(self, session: Session) -> int:
-        """Bytes of K and V that a cache of every token would hold in this model."""
-        return self.model.geometry.dense_elements(session.length) * session.element_size
+    def _dense_bytes(self, tokens: int) -> int:
+        """Bytes of K and V that a cache of every one of `tokens` tokens would hold in this model."""
+        return self.model.geometry.dense_elements(tokens) * self.model.dtype.itemsize
 
     def _first_of_task(self, cell: _Cell) -> bool:
         return cell.pieces.item.metadata.get("index", 0) == 0
@@ -263,10 +291,12 @@ class Comparison:
         for cap in sorted({self._cap(b) for b in writers}):
             pack = [b for b in writers if self._cap(b) == cap]
             stop = pack[0].cells[0].pieces.item.stop
-            for branch, reply in zip(
-                pack, generate([b.session.fork() for b in pack], max_new_tokens=cap, stop=stop), strict=True
+            forks = [b.session.fork() for b in pack]
+            for branch, fork, reply in zip(
+                pack, forks, generate(forks, max_new_tokens=cap, stop=stop), strict=True
             ):
                 replies[id(branch)] = reply
+                branch.facts |= _decoding(branch.session.stats, fork.stats)
         for branch in branches:
             for cell in branch.cells:
                 row = self._row(
@@ -361,8 +391,14 @@ class Comparison:
             ) as error:  # the scorer needs a package that is not there: listed, never counted as wrong
                 row |= {"score": None, "error": str(error)}
         elif cell.mode == "perplexity":
-            row["nll_by_position"] = _course(gold, len(cell.pieces.read))
+            row["nll_by_position"] = self._whole_course(branch.session, gold, len(cell.pieces.read))
         return row
+
+    def _whole_course(self, session: Session, gold: Tensor, read: int) -> list[list[float]]:
+        """The loss by position of the continuation, and of the text before it where that was collected."""
+        if not self._extends:
+            return _course(gold, read)
+        return _course(torch.cat((session.token_logprobs()[1:read].cpu(), gold.cpu())), 1)
 
     def _identity(self, cell: _Cell) -> dict[str, Any]:
         item, variant = cell.pieces.item, cell.variant
@@ -401,6 +437,12 @@ def _published(item: Item) -> dict[str, Any]:
     return facts
 
 
+def _decoding(reading: Stats, decoding: Stats) -> dict[str, float]:
+    """What the answer's attention read of the entries held, and the larger share of dense calls, of reading or decoding, in a sparse method's place."""
+    fallback = max(reading.dense_fallback, decoding.dense_fallback)
+    return {"decode_density": decoding.decode_density, "dense_fallback": fallback}
+
+
 def _digest(item: Item) -> str:
     """Names the item's words: a resumed run must not take another text's results for its own."""
     words = "\x1f".join((item.context, item.question, item.gold_text))
@@ -410,6 +452,25 @@ def _digest(item: Item) -> str:
 def _course(logprobs: Tensor, start: int, width: int = 16) -> list[list[float]]:
     """Mean negative log-likelihood in runs of `width` tokens: [[position of the run's first token, nats], ...]."""
     return [[start + i, -float(logprobs[i : i + width].mean())] for i in range(0, len(logprobs), width)]
+
+
+def _read_seconds(session: Session) -> float:
+    """Seconds until the text is read: shortening it, and the prefill."""
+    return session.meter.seconds.get("shorten", 0.0) + session.meter.seconds.get("prefill", 0.0)
+
+
+def _survived(kept: float | None, survival: float) -> float | None:
+    """Share of the evidence that is still in the cache: of what a prompt method left, the share kept; None without evidence."""
+    return 0.0 if survival == 0.0 else None if kept is None else survival * kept
+
+
+def _by_prompt(cells: list[_Cell]) -> list[list[_Cell]]:
+    """Cells that read the same text: the same prompt methods, and the same question where those look at it."""
+    groups: dict[tuple[str, str | None], list[_Cell]] = {}
+    for cell in cells:
+        lead = cell.variant.recipe.prompt
+        groups.setdefault((str(lead), cell.pieces.item.id if lead.aware else None), []).append(cell)
+    return list(groups.values())
 
 
 def _grouped(cells: list[_Cell]) -> list[tuple[Pieces, bool, list[_Cell]]]:

@@ -7,7 +7,7 @@ answer prefix. A query-aware run compresses after the second, a query-agnostic o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,11 +15,15 @@ from torch import Tensor
 from longspan.bench.item import Item
 from longspan.bench.kept import token_spans
 from longspan.engine.model import Model
+from longspan.engine.prompt import Compressed
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Token ids (n,) of one item, and the token spans of its evidence. template: "chat" or "raw"."""
+    """Token ids (n,) of one item, and the token spans of its evidence. template: "chat" or "raw".
+
+    source_tokens: what would be read without a prompt method. survival: share of the evidence's characters that is still in the text.
+    """
 
     item: Item
     read: Tensor
@@ -27,6 +31,8 @@ class Pieces:
     reply: Tensor
     evidence: list[tuple[int, int]]
     template: str
+    source_tokens: int
+    survival: float = 1.0
 
 
 def templated(model: Model, item: Item) -> bool:
@@ -58,6 +64,22 @@ def cut(model: Model, item: Item) -> Pieces:
         torch.tensor(reply, dtype=torch.long),
         evidence,
         "raw" if chat is None else "chat",
+        len(read),
+    )
+
+
+def shortened(model: Model, pieces: Pieces, done: Compressed) -> Pieces:
+    """The same item with its context replaced by what a prompt method left of it; the evidence is where the manifest puts it."""
+    item = pieces.item
+    opening = len(pieces.read) - len(model.encode(item.context))
+    read = torch.cat((pieces.read[:opening], torch.tensor(model.encode(done.text), dtype=torch.long)))
+    spans = [span for start, end in item.evidence for span in done.surviving(start, end)]
+    whole = sum(end - start for start, end in item.evidence)
+    return replace(
+        pieces,
+        read=read,
+        evidence=token_spans(model.tokenizer, done.text, opening, spans),
+        survival=sum(end - start for start, end in spans) / whole if whole else 1.0,
     )
 
 

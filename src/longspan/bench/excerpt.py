@@ -5,6 +5,7 @@ in front of it, and feeds likelihood comparisons with and without the text. Scor
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from longspan.bench.item import Item
@@ -15,13 +16,18 @@ from longspan.context.retrieval.bm25 import BM25
 CHUNK = 1200  # characters
 
 
+@lru_cache(maxsize=4)
+def _index(text: str, chunk: int) -> BM25:
+    """Many questions are asked of one book."""
+    return BM25([text[a : a + chunk] for a in range(0, len(text), chunk)], stem=None)
+
+
 def excerpt(item: Item, max_tokens: int, tokenizer: Any, chunk: int = CHUNK) -> Item:
     """`item` with the window of its context around the chunk that BM25 ranks first for the question; short items stay whole."""
     if count_tokens(tokenizer, item.user_text) <= max_tokens:
         return Truncation("none").apply(item, max_tokens, tokenizer)
-    starts = list(range(0, len(item.context), chunk))
-    hits = BM25([item.context[a : a + chunk] for a in starts], stem=None).rank(item.question, 1)
-    best = starts[hits[0].index] if hits else 0
+    hits = _index(item.context, chunk).rank(item.question, 1)
+    best = hits[0].index * chunk if hits else 0
     end = min(best + chunk, len(item.context))
     found = Truncation("around").apply(replace(item, evidence=((best, end),)), max_tokens, tokenizer)
     low, high = found.metadata["kept_characters"]

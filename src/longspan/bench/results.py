@@ -38,7 +38,8 @@ ROW_TYPES = {
     "task": "string",
     "haystack": "string",  # filler | prose
     "length": "int64",  # target tokens of the context
-    "context_tokens": "int64",
+    "context_tokens": "int64",  # of the text that was given
+    "read_tokens": "int64",  # of it read: fewer after a prompt method
     "depth": "float64",  # 0 start .. 1 end of the context
     "sample": "int64",
     "seed": "int64",
@@ -59,9 +60,13 @@ ROW_TYPES = {
     "peak_memory_bytes": "int64",
     "prefilled_tokens": "int64",
     "ttft_s": "float64",
+    "method_s": "float64",  # of ttft_s, the methods' own work once the text had been read
     "time_per_token_s": "float64",
     "new_tokens": "int64",
     "finish_reason": "string",
+    "prefill_density": "float64",  # share of the causal pairs that reading computed
+    "decode_density": "float64",  # share of the held entries that decoding read
+    "dense_fallback": "float64",  # share of a sparse method's calls answered densely, below the crossover of `longspan calibrate kernels`
     "needle_retention": "float64",  # share of the evidence's entries kept
     "kept": "json",  # {"bins", "rows": layers x bins share kept, "evidence": optional [[start, end]] as shares}
     "nll_by_position": "json",  # [[position, nats], ...]

@@ -48,6 +48,17 @@ def containment_any(reply: str, item: Item) -> float:
     return float(any(answer.lower() in text for answer in item.answers))
 
 
+def first_digits(reply: str, item: Item) -> float:
+    """The first run of digits of the reply is an answer (LongChat's lines)."""
+    found = re.search(r"\d+", reply)
+    return float(found is not None and found.group() in item.answers)
+
+
+def presence(reply: str, item: Item) -> float:
+    """An answer, ends stripped, is a substring of the reply, with its case (Giraffe's presence accuracy)."""
+    return float(any(answer.strip() in reply for answer in item.answers))
+
+
 def words_all(reply: str, item: Item) -> float:
     """Mean over the answers of whole-word containment: for short answers that could lie inside other words."""
     return sum(has_word(clean(reply), answer) for answer in item.answers) / len(item.answers)
@@ -222,7 +233,7 @@ def output_value(reply: str, item: Item) -> float:
 SCORERS: dict[str, Scorer] = {
     f.__name__: f
     for f in (
-        containment_all, containment_any, words_all, words_any, words_or_brackets, age_difference, ordered_all, ordered_share, starts_with, exact_line, exact_text,
+        containment_all, containment_any, presence, first_digits, words_all, words_any, words_or_brackets, age_difference, ordered_all, ordered_share, starts_with, exact_line, exact_text,
         f1, comma_set_f1, line_set_f1, bracket_numbers_f1, last_number, boxed, label_set, rows_f1, permutation, copy_ratio, output_value,
     )
 }  # fmt: skip

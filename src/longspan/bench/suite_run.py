@@ -136,7 +136,7 @@ def _weight(job: Job, plan: Plan, samples: int | None) -> int:
     published = (task.count or 200) if isinstance(task, Dataset) else 1 << 62
     items = min(published, _count(job.part, samples) or published)
     modes = len([mode for mode in task.answer_modes if mode in job.part.modes])
-    cells = sum(len(plan.aware) if variant.compresses else 1 for variant in plan.variants)
+    cells = sum(len(variant.question_modes(plan.aware)) for variant in plan.variants)
     return int(job.length) * items * modes * cells
 
 

@@ -25,12 +25,17 @@ class HeadView:
     dim: int
     layer: int = 0
     order: int = 0
+    image_spans: tuple[tuple[int, int], ...] | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def session(self) -> SimpleNamespace:
         return SimpleNamespace(
-            scale=lambda layer: self.dim**-0.5, softcap=lambda layer: None, expected=self.tokens, length=0
+            scale=lambda layer: self.dim**-0.5,
+            softcap=lambda layer: None,
+            expected=self.tokens,
+            length=0,
+            image_spans=self.image_spans,
         )
 
     @property
@@ -68,6 +73,38 @@ def grid(step: int, tokens: int = 1024, dim: int = 64, seed: int = 0) -> tuple[T
     k = k.clone()
     k[:, ::step] = direction
     return _planted(direction.view(1, 1, dim)) * (1 + 0.05 * q), k
+
+
+def same_place(step: int, tokens: int = 1024, dim: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Query i reads the keys j with i - j a multiple of `step`: the same patch in every frame of a video. Queries and keys share one direction a place."""
+    _, k = flat(tokens, dim, seed)
+    places = torch.randn(step, dim, generator=torch.Generator().manual_seed(seed + 3))
+    places = torch.linalg.qr(places.T).Q.T if step <= dim else torch.nn.functional.normalize(places, dim=-1)
+    own = (places * dim**0.5)[torch.arange(tokens) % step].unsqueeze(0)
+    return _planted(own), 0.3 * k + own
+
+
+def two_kinds(border: int, tokens: int = 1024, dim: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """An image of `border` tokens and a text after it, in turns of 64 from there on: image queries read four image keys, text queries four text keys."""
+    q, k = flat(tokens, dim, seed)
+    image = image_tokens(border, tokens)
+    directions = (
+        torch.nn.functional.normalize(
+            torch.randn(2, dim, generator=torch.Generator().manual_seed(seed + 4)), dim=-1
+        )
+        * dim**0.5
+    )
+    k = k.clone()
+    for kind, where in enumerate((image.nonzero().flatten(), (~image).nonzero().flatten())):
+        k[:, where[: len(where) // 2 : max(1, len(where) // 8)]] = directions[kind]
+    own = torch.where(image.unsqueeze(1), directions[0], directions[1]).unsqueeze(0)
+    return _planted(own) * (1 + 0.05 * q), k
+
+
+def image_tokens(border: int, tokens: int = 1024) -> Tensor:
+    """Which tokens of `two_kinds` are the image's, (tokens,) bool: the first `border`, then every other 64."""
+    at = torch.arange(tokens)
+    return (at < border) | (((at - border) // 64) % 2 == 1)
 
 
 def _paired(tokens: int, dim: int, seed: int) -> Tensor:

@@ -1,8 +1,9 @@
-"""The 141 systems in scope and how far each is proved: the table, the evidence files, docs/systems.md.
+"""The 141 systems in scope and how far each is proved: the table and the evidence files.
 
 `longspan verify` writes one evidence file a check, evidence/NAME.json, with the keys of `Evidence`. A system's status is read from them:
 - works: every check of it has the verdict "works";
-- partial: a check ran and its verdict is "no effect" (the numbers are an honest result) or "fails";
+- partial: a check ran and its verdict is "no effect" (the numbers are an honest result), "incomplete" (a part of it needs data that was
+  not there) or "fails";
 - none: no check has run.
 A system may have several checks: their names differ, `system` agrees.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 from longspan.errors import BadInput
 
-VERDICTS = ("works", "no effect", "fails")
+VERDICTS = ("works", "no effect", "incomplete", "fails")
 EVIDENCE = Path("evidence")
 
 
@@ -123,42 +124,3 @@ def _status(checks: Sequence[Evidence]) -> str:
     if not checks:
         return "none"
     return "works" if all(check.verdict == "works" for check in checks) else "partial"
-
-
-def markdown(entries: Sequence[Mapping[str, Any]]) -> str:
-    """docs/systems.md: every system with its evidence."""
-    counts = {
-        status: sum(entry["status"] == status for entry in entries) for status in ("works", "partial", "none")
-    }
-    lines = [
-        "# Systems",
-        "",
-        f"The {len(entries)} works in scope: {counts['works']} work, {counts['partial']} partly, {counts['none']} have no check yet. "
-        "Written by `longspan verify --all` from the files in `evidence/`; a system works only where its check passed, "
-        "with its baselines measured in the same run.",
-        "",
-        "| # | system | paper | room | file | figures | status | date | machine |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for entry in entries:
-        failed = ", ".join(
-            f"{name}: {verdict}" for name, verdict in entry["verdicts"].items() if verdict != "works"
-        )
-        status = entry["status"] + (f" ({failed})" if failed else "")
-        figures = "; ".join(f"{name} {show(value)}" for name, value in entry["figures"].items())
-        cells = [entry["id"], f"`{entry['slug']}`", entry["title"], entry["room"], entry["file"]]
-        cells += [figures, status, entry["date"], entry["machine"]]
-        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def show(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def write_docs(path: str | Path = Path("docs/systems.md"), folder: str | Path = EVIDENCE) -> Path:
-    """Regenerate docs/systems.md from the evidence folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(markdown(statuses(load_evidence(folder))), encoding="utf-8")
-    return path

@@ -79,6 +79,9 @@ class Bench:
     def model(self, name: str = "smollm2-135m") -> Model:
         if name not in self._models:
             self._models[name] = load(name)
+            self._models[
+                name
+            ].crossovers = None  # a check measures the method, not what this machine is fast at
         return self._models[name]
 
     @cached_property

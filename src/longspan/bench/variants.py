@@ -40,6 +40,20 @@ class Variant:
         """Whether a cache policy chooses entries after the text has been read, so that seeing the question first can matter."""
         return any(isinstance(method, CachePolicy) for method in self.recipe.methods)
 
+    @property
+    def rereads(self) -> bool:
+        """Whether what is read (after any shortening) must be read under this very recipe."""
+        return self.recipe.after_prompt.changes_prefill
+
+    def question_modes(self, aware: Sequence[bool]) -> tuple[bool | None, ...]:
+        """In which of the asked question modes to run; (None,) where they are the same.
+
+        A prompt method that keeps what the question needs has no agnostic form: asked for nothing else, it runs and fails with its reason.
+        """
+        if self.recipe.prompt.aware:
+            return (True,) if True in aware else tuple(aware)
+        return tuple(aware) if self.compresses else (None,)
+
 
 def variants(
     recipes: Sequence[str | Recipe], budgets: Sequence[float | int | str], references: bool = True
@@ -62,8 +76,7 @@ def variants(
 
     def expand(recipe: Recipe, role: str) -> None:
         if not recipe.budgeted or not budgets:
-            budget = next((method.budget for method in recipe.methods if hasattr(method, "budget")), None)
-            add(recipe, role, budget)
+            add(recipe, role, recipe.budget)
             return
         for budget in budgets:
             add(recipe.with_budget(budget), role, budget)

@@ -2,6 +2,7 @@
 
 A check measures on a real model against baselines of the same run (no baseline number is ever stored) and states two kinds of sentence:
 `must` (an exact property; false means the system is broken) and `shows` (an expected effect; false is an honest "no effect" with numbers).
+A part whose data is not here is named with `not_run` and makes the verdict "incomplete": what was not measured is never claimed.
 Checks live in `bench/checks/`, one file a system, and are found by name. They share read contexts through `Bench`.
 """
 
@@ -28,6 +29,7 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
     properties: list[tuple[str, bool]] = field(default_factory=list)
     effects: list[tuple[str, bool]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def must(self, sentence: str, holds: bool) -> None:
         """An exact property of the system."""
@@ -37,13 +39,19 @@ class Outcome:
         """An effect that the sheet expects on this model."""
         self.effects.append((sentence, bool(holds)))
 
+    def not_run(self, part: str, reason: str) -> None:
+        """A part of the check that needs what is not here, such as a data folder: in one sentence."""
+        self.left_out.append((part, reason))
+
     @property
     def verdict(self) -> str:
-        if not self.properties and not self.effects:
+        if not self.properties and not self.effects and not self.left_out:
             return "fails"
         if not all(holds for _, holds in self.properties):
             return "fails"
-        return "works" if all(holds for _, holds in self.effects) else "no effect"
+        if not all(holds for _, holds in self.effects):
+            return "no effect"
+        return "incomplete" if self.left_out else "works"
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,7 @@ def run_checks(
             **outcome.figures,
             **{f"must: {sentence}": holds for sentence, holds in outcome.properties},
             **{f"shows: {sentence}": holds for sentence, holds in outcome.effects},
+            **{f"not run: {part}": reason for part, reason in outcome.left_out},
             "seconds": round(time.perf_counter() - started, 1),
         }
         evidence = Evidence(

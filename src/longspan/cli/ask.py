@@ -21,7 +21,7 @@ def ask(
     seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a text file that is not UTF-8.")] = None,
 ) -> None:
-    """Read a file once under a method and answer questions about it; the cost follows each answer."""
+    """Read a file under a method and answer questions about it, all from one read where the method allows; the cost follows each answer."""
     from longspan.cli import _show
     from longspan.context.documents import read_document
     from longspan.engine.recipe import parse
@@ -35,9 +35,12 @@ def ask(
         from longspan.engine.model import load
 
         lm = load(model)
-    with _show.bar("tokens read") as progress:
-        session = lm.session(recipe).read(text, progress=progress)
+    session = None
     for number, question in enumerate(questions):
+        fresh = session is None or recipe.prompt.aware  # what is read depends on the question
+        if fresh:
+            with _show.bar("tokens read") as progress:
+                session = lm.session(recipe).read(text, question=question, progress=progress)
         if len(questions) > 1:
             typer.echo(f"{'' if number == 0 else chr(10)}> {question}")
         branch = session.fork()
@@ -50,18 +53,23 @@ def ask(
             on_text=lambda piece: typer.echo(piece, nl=False),
         )
         typer.echo()
-        _show.say(_cost(session, branch, answer, first=number == 0))
+        _show.say(_cost(session, branch, answer, first=fresh))
 
 
 def _cost(session, branch, answer, first: bool) -> str:
     from longspan.engine.admission import size
 
     stats = session.stats
-    dense = session.model.geometry.dense_elements(session.length) * session.element_size
+    given = sum(done.source_tokens for done in stats.shortened)
+    dropped = given - sum(done.tokens for done in stats.shortened)
+    dense = session.model.geometry.dense_elements(session.length + dropped) * session.element_size
     waited = branch.stats.seconds.get("prefill", 0.0) + answer.first_token_seconds
-    reading = sum(stats.seconds.get(phase, 0.0) for phase in ("prefill", "methods"))
+    reading = sum(stats.seconds.get(phase, 0.0) for phase in ("shorten", "prefill", "methods"))
+    shortened = f"{given:,} shortened to " if stats.shortened else ""
+    fallback = max(stats.dense_fallback, branch.stats.dense_fallback)
     return (
-        f"[{stats.tokens_read:,} tokens read in {reading:.1f} s | cache {size(dense)} -> {size(stats.cache_bytes)}"
+        f"[{shortened}{stats.tokens_read:,} tokens read in {reading:.1f} s | cache {size(dense)} -> {size(stats.cache_bytes)}"
         f"{f' + {size(stats.side_bytes)} side data' if stats.side_bytes else ''} | "
-        f"first token {reading + waited if first else waited:.2f} s | {answer.tokens_per_second:.1f} tokens/s]"
+        f"first token {reading + waited if first else waited:.2f} s | {answer.tokens_per_second:.1f} tokens/s"
+        f"{f' | {fallback:.0%} of sparse calls answered densely: faster at this length' if fallback else ''}]"
     )

@@ -19,7 +19,12 @@ def chat(
     system: Annotated[
         str | None, typer.Option(help="passages, zep, scm, gsw, comorag, hipporag2, mem0, memgpt or raptor.")
     ] = None,
-    embedder: Annotated[str, typer.Option(help="minilm, hashing or a model folder.")] = "minilm",
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="minilm, hashing or a model folder. [default: the memory's own, minilm for a new one]"
+        ),
+    ] = None,
     session: Annotated[str, typer.Option(help="Name of this conversation, to forget it by.")] = "chat",
     budget: Annotated[int, typer.Option(help="Most tokens of memory in a prompt.")] = 1000,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 256,

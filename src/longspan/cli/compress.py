@@ -14,8 +14,12 @@ def compress(
     budget: Annotated[str, typer.Option(help="Tokens to keep (2000) or a share (0.25).")],
     question: Annotated[str, typer.Option(help="What the text will be used for.")] = "",
     method: Annotated[
-        str, typer.Option(help="bm25, llmlingua, longllmlingua, llmlingua2, longcodezip, truncate or random.")
-    ] = "longllmlingua",
+        str | None,
+        typer.Option(
+            help="bm25, llmlingua, longllmlingua, llmlingua2, longcodezip, specpc, truncate or random_units. "
+            "[default: longllmlingua with a question, llmlingua without]"
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="local:NAME; scores tokens and counts the budget.")
     ] = "local:smollm2-135m",

@@ -18,7 +18,9 @@ def forget(
     subject: Annotated[str, typer.Option(help="Forget what a speaker said.")] = "",
     everything: Annotated[bool, typer.Option("--everything", help="Forget all of this tenant.")] = False,
     model: Annotated[str, typer.Option(help="For systems that derive the rest again.")] = "none",
-    embedder: Annotated[str, typer.Option(help="The one it was filled with.")] = "minilm",
+    embedder: Annotated[
+        str | None, typer.Option(help="The one it was filled with; only a model folder has to be named.")
+    ] = None,
 ) -> None:
     """Delete memories for good: no byte of their text stays in the file."""
     from longspan.context.memory.opening import open_memory
@@ -26,4 +28,7 @@ def forget(
 
     selector = Selector(tuple(ids or ()), session, subject, everything)
     gone = open_memory(memory, model=model, embedder=embedder, must_exist=True).forget(tenant, selector)
+    if not gone.removed:
+        typer.echo(f"nothing in the memory of {tenant!r} matches; nothing was removed")
+        return
     typer.echo(f"{len(gone.removed)} records removed, {len(gone.rebuild)} memories derived again")

@@ -19,7 +19,12 @@ def mcp(
     model: Annotated[
         str, typer.Option(help="none, local:NAME, openai:MODEL or http://HOST/v1#MODEL.")
     ] = "none",
-    embedder: Annotated[str, typer.Option(help="minilm, hashing or a model folder.")] = "minilm",
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="minilm, hashing or a model folder. [default: the memory's own, minilm for a new one]"
+        ),
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Offer recall alone.")] = False,
 ) -> None:
     """Serve over standard input and output until the client closes them."""

@@ -16,7 +16,9 @@ def recall(
     model: Annotated[
         str, typer.Option(help="none, local:NAME, openai:MODEL or http://HOST/v1#MODEL.")
     ] = "none",
-    embedder: Annotated[str, typer.Option(help="The one it was filled with.")] = "minilm",
+    embedder: Annotated[
+        str | None, typer.Option(help="The one it was filled with; only a model folder has to be named.")
+    ] = None,
     valid: Annotated[str | None, typer.Option(help="What held in the world at this time.")] = None,
     recorded: Annotated[str | None, typer.Option(help="What the memory believed at this time.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Text, manifest and cost as JSON.")] = False,
@@ -27,10 +29,11 @@ def recall(
 
     from longspan.cli import _show
     from longspan.cli.remember import cost
-    from longspan.context.memory.opening import instant_of, open_memory
-    from longspan.context.port import Ledger
+    from longspan.context.ledger import Ledger
+    from longspan.context.memory.opening import asked, instant_of, open_memory
     from longspan.context.stores.base import AsOf
 
+    asked(query, budget)
     at, ledger = AsOf(instant_of(valid), instant_of(recorded)), Ledger()
     opened = open_memory(memory, model=model, embedder=embedder, must_exist=True)
     packed = opened.recall(tenant, query, budget, at=at, ledger=ledger)
@@ -39,5 +42,9 @@ def recall(
         said = {"text": packed.text, "tokens": packed.tokens, "manifest": manifest, "cost": ledger.table()}
         typer.echo(encoder.dumps(said, ensure_ascii=False))
         return
+    parts = len(packed.manifest)
+    if not parts:
+        _show.say(f"nothing found in the memory of {tenant!r} within {budget} tokens")
+        return
     typer.echo(packed.text)
-    _show.say(f"{len(packed.manifest)} parts, {packed.tokens} tokens; {cost(ledger)}")
+    _show.say(f"{parts} part{'s' * (parts > 1)}, {packed.tokens} tokens; {cost(ledger)}")

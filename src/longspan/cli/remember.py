@@ -21,21 +21,26 @@ def remember(
     model: Annotated[
         str, typer.Option(help="none, local:NAME, openai:MODEL or http://HOST/v1#MODEL.")
     ] = "none",
-    embedder: Annotated[str, typer.Option(help="minilm, hashing or a model folder.")] = "minilm",
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="minilm, hashing or a model folder. [default: the memory's own, minilm for a new one]"
+        ),
+    ] = None,
     session: Annotated[str, typer.Option(help="Name to forget it by later; the file name by default.")] = "",
     speaker: Annotated[str, typer.Option(help="Who says it.")] = "",
     time: Annotated[str | None, typer.Option(help="When it was said, ISO 8601; now by default.")] = None,
 ) -> None:
     """Store files in a memory. Running it again skips what is there already."""
     from longspan.cli import _show
-    from longspan.context.memory.opening import episodes_of, files_of, instant_of, open_memory
-    from longspan.context.port import Ledger
+    from longspan.context.ledger import Ledger
+    from longspan.context.memory.opening import instant_of, open_memory, told_in
     from longspan.errors import BadInput
 
     when = instant_of(time)
-    told = [
-        (path, episodes_of(path, session=session, speaker=speaker, time=when)) for path in files_of(files)
-    ]
+    told, passed = told_in(files, session=session, speaker=speaker, time=when)
+    for reason in passed:
+        _show.say(f"passed over: {reason}")
     opened, ledger = open_memory(memory, system=system, model=model, embedder=embedder), Ledger()
     failed = 0
     for path, episodes in told:

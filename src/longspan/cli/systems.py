@@ -27,7 +27,9 @@ def systems(
             raise BadInput(f"There is no status {status!r}; {nearest(status, known)}")
         entries = [entry for entry in entries if entry["status"] == status]
     if docs:
-        scope.write_docs(docs, evidence)
+        from longspan.bench.systems_page import write_docs
+
+        write_docs(docs, evidence)
     if as_json:
         typer.echo(json.dumps(entries, ensure_ascii=False, indent=1))
         return
@@ -38,7 +40,7 @@ def _print(entries: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from longspan.bench.systems import show
+    from longspan.bench.systems_page import summary
 
     table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
     table.add_column("system", overflow="fold", min_width=18)
@@ -47,7 +49,7 @@ def _print(entries: list[dict]) -> None:
     table.add_column("paper", overflow="ellipsis", no_wrap=True, ratio=3)
     colour = {"works": "green", "partial": "yellow", "none": "dim"}
     for entry in entries:
-        figures = ", ".join(f"{name} {show(value)}" for name, value in entry["figures"].items())
+        figures = summary(entry["figures"])
         table.add_row(
             entry["slug"], f"[{colour[entry['status']]}]{entry['status']}[/]", figures, entry["title"]
         )

@@ -26,7 +26,9 @@ def train(
     ] = None,
     positions: Annotated[
         str,
-        typer.Option(help="plain, randomised (Giraffe) or scaled (E2-LLM): positions drawn while training."),
+        typer.Option(
+            help="Positions drawn while training: plain, randomised (Giraffe), scaled (E2-LLM), interpolated or scattered."
+        ),
     ] = "plain",
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
 ) -> None:
@@ -65,11 +67,13 @@ def evaluate(
     length: Annotated[int, typer.Option(help="Tokens a sample.")] = 1024,
     samples: Annotated[int, typer.Option(help="Samples a task.")] = 100,
 ) -> None:
-    """Print the accuracy on every task and the held-out prose loss, with the full cache."""
+    """Print the accuracy on every task, at the difficulty it was trained at, and the held-out prose loss, with the full cache."""
     from longspan.train.tiny_evaluate import evaluate as measure
     from longspan.train.tiny_model import load_tiny
+    from longspan.train.tiny_ship import trained_difficulty
 
-    for task, value in measure(load_tiny(folder), length, samples).items():
+    found = measure(load_tiny(folder), length, samples, difficulty=trained_difficulty(folder))
+    for task, value in found.items():
         typer.echo(f"{task:10} {value:.3f}")
 
 

@@ -21,9 +21,9 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list of evidence instead of text.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the evidence files.")] = Path("evidence"),
 ) -> None:
-    """Run checks on a real model; each prints its claim, what was measured, and works, no effect or fails (exit code 1)."""
+    """Run checks on a real model; each prints its claim, what was measured, and works, no effect, incomplete or fails (exit code 1)."""
     from longspan.bench import verify as job
-    from longspan.bench.systems import write_docs
+    from longspan.bench.systems_page import write_docs
     from longspan.cli import _show
     from longspan.errors import BadInput
 
@@ -45,10 +45,10 @@ def verify(
 def _print(found: list) -> None:
     from rich.console import Console
 
-    from longspan.bench.systems import show
+    from longspan.bench.systems_page import show
 
     console = Console(highlight=False)
-    colour = {"works": "green", "no effect": "yellow", "fails": "red"}
+    colour = {"works": "green", "no effect": "yellow", "incomplete": "yellow", "fails": "red"}
     for item in found:
         console.print(f"[bold]{item.name}[/]  [{colour[item.verdict]}]{item.verdict}[/]")
         console.print(f"  {item.claim}", style="dim", markup=False)

@@ -25,8 +25,8 @@ def write(
     """Plan the text, write it part by part, and follow the asked length; run the same command again after a stop."""
     from longspan.cli import _show
     from longspan.context.agents.agentwrite import AgentWrite, brief_of, write_file
+    from longspan.context.ledger import Ledger, Metered
     from longspan.context.memory.opening import chat_model
-    from longspan.context.port import Ledger, Metered
 
     ledger = Ledger()
     agent, text = AgentWrite(window=window, seed=seed), brief_of(brief)

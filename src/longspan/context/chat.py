@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory
 from longspan.context.packer import Packed
-from longspan.context.port import Completion, Ledger, Metered
+from longspan.context.port import Completion
 from longspan.context.prompts.chat import CHAT
 from longspan.errors import BadInput
 

@@ -27,16 +27,18 @@ LANGUAGES = {
 
 
 def compress_file(
-    model: ChatModel, path: Path, budget: float | int | str, question: str = "", method: str = "longllmlingua"
+    model: ChatModel, path: Path, budget: float | int | str, question: str = "", method: str | None = None
 ) -> Compressed:
-    """`budget` in tokens (int) or as a share of the file's tokens (float below 1)."""
+    """`budget` in tokens (int) or as a share of the file's tokens (float below 1). `method` None: LongLLMLingua with a question,
+    LLMLingua without."""
+    method = method or ("longllmlingua" if question.strip() else "llmlingua")
     if method not in METHODS:
         raise BadInput(f"there is no prompt method {method!r}; {nearest(method, METHODS)}")
-    if method in ("longcodezip", "longllmlingua", "bm25") and not question.strip():
+    if METHODS[method].aware and not question.strip():
         raise BadInput(f"{method} keeps what a question needs; give --question, or use llmlingua")
     chosen = METHODS[method]()
     if isinstance(chosen, LongCodeZip):
-        chosen = LongCodeZip(language=LANGUAGES.get(path.suffix.lower(), "c"))
+        chosen = LongCodeZip(language=LANGUAGES.get(path.suffix.lower(), "auto"))
     text = read_document(path).text
     scorer = PortScorer(model)
     if isinstance(budget, str) or budget <= 0:

@@ -103,24 +103,23 @@ def _decoded(path: Path, data: bytes, encoding: str | None, html: bool) -> str:
     marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
     declared = re.search(rb"<meta[^>]+charset=[\"']?([\w-]+)", data[:4096], re.IGNORECASE) if html else None
     name = encoding or marked or (declared.group(1).decode() if declared else "utf-8")
-    try:
-        codec = codecs.lookup(name)
-    except LookupError:
-        raise BadInput(
-            f"{path}: unknown encoding {name!r}; use a name such as utf-8, cp1252 or shift_jis"
-        ) from None
     if not (encoding or marked) and _looks_binary(data):
         raise BadInput(f"{path} is a binary file; give a text, Markdown, HTML, PDF or .docx file")
     try:
-        text = data.decode(codec.name)
-    except UnicodeDecodeError as error:
+        text = data.decode(codecs.lookup(name).name)
+    except LookupError:  # no such codec, or one that turns bytes into bytes
+        raise BadInput(
+            f"{path}: unknown encoding {name!r}; use a name such as utf-8, cp1252 or shift_jis"
+        ) from None
+    except UnicodeError as error:
         fits = _fitting_encoding(data)
         advice = (
             f"it reads as {fits}: pass encoding={fits} or convert it to UTF-8"
             if fits
             else "convert it to UTF-8"
         )
-        raise BadInput(f"{path} is not valid {name.upper()} (byte {error.start}); {advice}") from None
+        where = f" (byte {error.start})" if isinstance(error, UnicodeDecodeError) else ""
+        raise BadInput(f"{path} is not valid {name.upper()}{where}; {advice}") from None
     return text.removeprefix("\ufeff")
 
 

@@ -1,8 +1,11 @@
 """Text out of HTML, PDF and Word bytes, with headings kept as Markdown's. Raises BadFormat with the end of a sentence."""
 
 import io
+import lzma
 import re
+import struct
 import zipfile
+import zlib
 from xml.etree import ElementTree
 
 MAX_UNPACKED = 1 << 28  # bytes of XML read from a .docx: a small archive can unpack to anything
@@ -41,6 +44,11 @@ _BLOCKS = (
 _LINES = ("li", "tr", "dt", "dd")
 # Private-use characters stand for layout while white space is collapsed.
 _PARAGRAPH, _LINE, _SPACE = "\ue000", "\ue001", "\ue002"
+# What zipfile and the XML reader raise over damaged bytes: each trusts sizes, offsets, methods and encodings found in the file.
+_BROKEN_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ElementTree.ParseError),
+    *(LookupError, ValueError, ArithmeticError, RuntimeError, EOFError, OSError, MemoryError),
+)
 _WORD = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 
 
@@ -136,14 +144,7 @@ def from_docx(data: bytes) -> tuple[str, str]:
             if archive.getinfo("word/document.xml").file_size > MAX_UNPACKED:
                 raise BadFormat(f"unpacks to more than {MAX_UNPACKED >> 20} MiB; split it first")
             root = ElementTree.fromstring(archive.read("word/document.xml"))
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        ElementTree.ParseError,
-        RuntimeError,
-        EOFError,
-        NotImplementedError,
-    ):
+    except _BROKEN_ARCHIVE:
         raise BadFormat(
             "is not a .docx file that can be read (broken or encrypted); save it again from its source"
         ) from None

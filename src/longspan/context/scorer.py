@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from longspan.context.port import ChatModel, score_pairs, scoring
+from longspan.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,14 @@ class PortScorer:
 
     def count_tokens(self, text: str) -> int:
         return self.model.count_tokens(text)
+
+    def tail_attention(self, text: str, question: str, draft: str, rows: int, **options: Any):
+        """`engine.textscore.TextScorer.tail_attention` of a model in this process; endpoints do not show attention."""
+        lm = getattr(self.model, "lm", None)
+        if lm is None:
+            raise BadInput(
+                f"this prompt method reads attention, which {self.model.model_id} does not show; use a local model, as in local:smollm2-135m"
+            )
+        from longspan.engine.textscore import TextScorer
+
+        return TextScorer(lm).tail_attention(text, question, draft, rows, **options)

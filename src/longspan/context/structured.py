@@ -7,6 +7,7 @@ so a rule responder, a recording, a fault injector and a live endpoint all fail 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -53,8 +54,14 @@ class Params:
 def json_schema(schema: Schema) -> dict[str, Any]:
     """The JSON schema of a pydantic model class, or the mapping itself."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
+        return dict(_schema_of(schema))
     return dict(schema)  # type: ignore[arg-type]
+
+
+@cache
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Milliseconds to make, asked for at every call."""
+    return model.model_json_schema()
 
 
 def cut_json(text: str) -> str:

@@ -37,6 +37,24 @@ def allocate(scores: Tensor, valid: Tensor | None, budget: int, allocator: str, 
     return rank < counts.to(scores.device).unsqueeze(1)
 
 
+def sensitivity_shares(sensitivity: list[float], sharpness: float, floor: float) -> list[float]:
+    """Share of the budget for every layer from how alike its keys stay under eviction (EpiCache, Kim et al. 2025); the shares sum to 1.
+
+    sensitivity: larger for a layer whose keys change less. Scaled to [0, 1] as s, a layer weighs (1 - s)^sharpness, and none gets less than
+    `floor` of an even share: what the floor takes is taken from the others in proportion.
+    """
+    low, high = min(sensitivity), max(sensitivity)
+    weights = [(1 - (s - low) / (high - low)) ** sharpness if high > low else 1.0 for s in sensitivity]
+    least, fixed = floor / len(weights), set[int]()
+    while True:
+        free = [i for i in range(len(weights)) if i not in fixed]
+        scale = (1 - least * len(fixed)) / sum(weights[i] for i in free)
+        low_ones = {i for i in free if weights[i] * scale < least}
+        if not low_ones:
+            return [least if i in fixed else weights[i] * scale for i in range(len(weights))]
+        fixed |= low_ones
+
+
 def by_score(scores: Tensor) -> Tensor:
     return torch.sort(scores, dim=1, descending=True, stable=True).indices
 

@@ -1,7 +1,8 @@
 """One packed forward for several sessions, each under its own recipe: the ten lines from which continuous batching follows.
 
-A prefill chunk of one session and the decode tokens of nine others travel in the same forward. Forks that still share their first
-segment (the context they were forked from) read it in one attention call for all of them. Letters: S packed tokens, Hq, Hk, D, E.
+A prefill chunk of one session and the decode tokens of nine others travel in the same forward. Two things let one attention call serve
+many sessions: forks that still share their first segment (the context they were forked from) read it together, and sessions that decode
+over equally many entries of their own do so as rows of one buffer (`joint`). Letters: S packed tokens, Hq, Hk, D, E, B sessions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from longspan.engine.collect import collect
 from longspan.engine.dispatch import LayerCall, current_span
-from longspan.ops.attention import attend
+from longspan.engine.joint import runs
+from longspan.ops.attention import apply_sink, attend
 
 if TYPE_CHECKING:
     from longspan.engine.model import Model
@@ -37,29 +40,90 @@ class Batch:
     def __init__(self, works: list[Work]):
         self.works = works
         self.slices: list[slice] = []
+        self._made: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         start = 0
         for work in works:
             self.slices.append(slice(start, start + len(work.ids)))
             start += len(work.ids)
 
     def attend(self, call: LayerCall, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        shared = self._shared_prefixes(call, q) if len(self.works) > 1 else {}
-        outs = []
-        for number, (work, part) in enumerate(zip(self.works, self.slices, strict=True)):
-            session = work.session
-            session.note_call(call)
-            run = session.layers[call.layer]
-            outs.append(
-                run.attend(
-                    call, q[:, part], k[:, part], v[:, part], session, work.reading, shared.get(number)
-                )
-            )
-        return outs[0] if len(outs) == 1 else torch.cat(outs, 0)
+        for work in self.works:
+            work.session.note_call(call)
+        if len(self.works) == 1:
+            return self._alone(0, call, q, k, v, None)
+        out = q.new_empty(q.shape[1], q.shape[0], v.shape[-1])
+        done = self._step_together(call, q, k, v, out)
+        shared = self._shared_prefixes(call, q, done)
+        for number, part in enumerate(self.slices):
+            if number not in done:
+                out[part] = self._alone(number, call, q[:, part], k[:, part], v[:, part], shared.get(number))
+        return out
 
-    def _shared_prefixes(self, call: LayerCall, q: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    def _alone(
+        self,
+        number: int,
+        call: LayerCall,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        shared: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        work = self.works[number]
+        run = work.session.layers[call.layer]
+        return run.attend(call, q, k, v, work.session, work.reading, shared)
+
+    def _step_together(self, call: LayerCall, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> set[int]:
+        """Answer the decode steps that one call can serve, into the rows of out (S, Hq, E); returns their work numbers."""
+        tails = {
+            number: work.session.layers[call.layer].store.tail
+            for number, work in enumerate(self.works)
+            if len(work.ids) == 1 and not work.reading and work.session.steps_plainly(call.layer)
+        }
+        done: set[int] = set()
+        for numbers in runs(tails) if len(tails) > 1 else ():
+            rows, positions = self._rows(numbers, q)
+            members = [tails[number] for number in numbers]
+            joint = members[0].joint
+            assert joint is not None
+            keys, values = joint.append(
+                members, k[:, rows].transpose(0, 1), v[:, rows].transpose(0, 1), positions
+            )
+            queries = q[:, rows].transpose(0, 1)  # (B, Hq, D)
+            mixed, lse = attend(
+                queries.reshape(-1, 1, q.shape[-1]), keys, values, scale=call.scale, softcap=call.softcap
+            )
+            mixed, lse = mixed.view(len(numbers), q.shape[0], 1, -1), lse.view(len(numbers), q.shape[0], 1)
+            if call.sinks is not None:
+                mixed, lse = apply_sink(mixed, lse, call.sinks)
+            out[rows] = mixed.squeeze(2)
+            for row, number in enumerate(numbers):
+                run = self.works[number].session.layers[call.layer]
+                run.note_step()
+                if run.needs.window_queries or run.needs.decode_mass:
+                    collect(run, call, queries[row].unsqueeze(1), lse[row], positions[row : row + 1], False)
+            done.update(numbers)
+        return done
+
+    def _rows(self, numbers: list[int], q: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed rows and positions of these works' tokens, (B,) each; made once for all layers of a forward."""
+        key = tuple(numbers)
+        if key not in self._made:
+            starts = [self.slices[number].start for number in numbers]
+            lengths = [self.works[number].session.length for number in numbers]
+            self._made[key] = (
+                torch.tensor(starts, device=q.device),
+                torch.tensor(lengths, dtype=torch.int32, device=q.device),
+            )
+        return self._made[key]
+
+    def _shared_prefixes(
+        self, call: LayerCall, q: Tensor, done: set[int]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
         """Attention over first segments that several of these sessions share, computed once per segment: work number -> (out, lse)."""
         groups: dict[int, list[int]] = defaultdict(list)
         for number, work in enumerate(self.works):
+            if number in done:
+                continue
             segments = work.session.layers[call.layer].store.segments
             if segments:
                 groups[id(segments[0])].append(number)
@@ -92,6 +156,8 @@ def forward(model: Model, works: list[Work]) -> list[Tensor | None]:
     if model.geometry.recurrent and len(works) > 1:  # a recurrent state belongs to one sequence
         return [logits for work in works for logits in forward(model, [work])]
     device = model.device
+    for work in works:
+        work.session.arriving = work.ids
     ids = torch.cat([work.ids.to(device) for work in works])
     positions = torch.cat([work.session.model_positions(len(work.ids)) for work in works]).to(device)
     span = Batch(works)

@@ -60,20 +60,24 @@ class Budget:
         return max(1, min(tokens, kept))
 
 
-def split_exactly(total: int, shares: list[float] | None, parts: int, most: int) -> list[int]:
-    """Split `total` over `parts` in proportion to `shares` (even when None), none above `most`, the sum exact (largest remainder)."""
+def split_exactly(total: int, shares: list[float] | None, parts: int, most: int | list[int]) -> list[int]:
+    """Split `total` over `parts` in proportion to `shares` (even when None), the sum exact (largest remainder).
+
+    most: what a part can take, the same for all or one number each; what does not fit there goes to the others.
+    """
     weights = [1.0] * parts if shares is None else [max(share, 1e-9) for share in shares]
-    left = min(total, most * parts)
+    limits = most if isinstance(most, list) else [most] * parts
+    left = min(total, sum(limits))
     given = [0] * parts
     open_parts = list(range(parts))
     while open_parts:
         weight = sum(weights[i] for i in open_parts)
-        full = [i for i in open_parts if left * weights[i] / weight >= most]
+        full = [i for i in open_parts if left * weights[i] / weight >= limits[i]]
         if not full:
             break
         for i in full:
-            given[i] = most
-            left -= most
+            given[i] = limits[i]
+            left -= limits[i]
         open_parts = [i for i in open_parts if i not in full]
     ideal = {i: left * weights[i] / weight for i in open_parts}
     for i in open_parts:

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor
 
 from longspan.engine.collect import MASS, collect
+from longspan.engine.crossover import DECODE, PREFILL
 from longspan.engine.dispatch import LayerCall
 from longspan.engine.geometry import LayerGeometry
 from longspan.engine.moments import QueryMoments
 from longspan.engine.needs import Needs
-from longspan.engine.segments import Block, SideSpec
+from longspan.engine.segments import BIAS, Block, RaggedSegment, SideSpec
 from longspan.engine.store import LayerStore
-from longspan.ops.attention import apply_sink, attend, merge
+from longspan.ops.attention import apply_sink, attend, attend_ragged_row, merge
 from longspan.ops.distance_maps import attend_in_passes
 from longspan.ops.frequency_maps import Frequencies
 from longspan.ops.sparse_decode import decode
+from longspan.ops.sparse_decode import default_backend as decode_backend
+from longspan.ops.sparse_prefill import default_backend as prefill_backend
 from longspan.ops.sparse_prefill import prefill
 
 if TYPE_CHECKING:
@@ -35,12 +38,18 @@ Part = tuple[Tensor, Tensor]
 
 @dataclass
 class ReadCounters:
-    """What attention touched: pairs a dense layer would compute and pairs computed (prefill); entries held and entries read (decode)."""
+    """What attention touched: pairs a dense layer would compute and pairs computed (prefill); entries held and entries read (decode).
+
+    sparse_calls: calls that a pattern or selector was to answer; dense_calls: of those, answered densely because this machine is faster so.
+    share: what the newest selection read of the entries; 0 before there is one."""
 
     dense_pairs: int = 0
     pairs: float = 0.0
     held: int = 0
     read: int = 0
+    sparse_calls: int = 0
+    dense_calls: int = 0
+    share: float = 0.0
 
 
 @dataclass
@@ -67,6 +76,11 @@ class LayerRun:
         return self.geometry.window is None
 
     @property
+    def plain_tail(self) -> bool:
+        """Whether a decode step over the whole cache reads the tail alone, with keys as they are stored."""
+        return self.grows and self.map is None and not self.store.segments and self.store.tail.length > 0
+
+    @property
     def rotates_on_read(self) -> bool:
         return self.grows and self.map is not None and self.map.on_read
 
@@ -86,6 +100,7 @@ class LayerRun:
         twin.query_moments = self.query_moments
         twin.state = {name: dict(values) for name, values in self.state.items()}
         twin.indexed = self.indexed
+        twin.counters.share = self.counters.share
         return twin
 
     # -- the attention call ----------------------------------------------------------------------------------------
@@ -155,12 +170,16 @@ class LayerRun:
         options = {"scale": call.scale, "softcap": call.softcap}
         if new == 1:
             self.store.append(k, v, positions)
-            blocks = self._blocks(skip_first=shared is not None)
             parts = [shared] if shared is not None else []
-            parts += self._over(q, blocks, options)
-            held = self.store.longest
-            self.counters.held += held
-            self.counters.read += held
+            for segment in self.store.all_segments()[len(parts) :]:
+                if isinstance(segment, RaggedSegment):
+                    bias = segment.side.get(BIAS)
+                    parts.append(
+                        attend_ragged_row(q, segment.k, segment.v, segment.lengths, bias=bias, **options)
+                    )
+                else:
+                    parts += self._over(q, list(segment.blocks()), options)
+            self.note_step()
             return merge(parts)
         parts = [shared] if shared is not None else []
         parts += self._over(q, self._blocks(skip_first=shared is not None), options)
@@ -170,6 +189,12 @@ class LayerRun:
         self.counters.pairs += new * past + new * (new + 1) // 2
         self.store.append(k, v, positions)
         return merge(parts)
+
+    def note_step(self) -> None:
+        """Count one dense decode step."""
+        held = self.store.longest
+        self.counters.held += held
+        self.counters.read += held
 
     def _blocks(self, skip_first: bool = False) -> list[Block]:
         segments = self.store.all_segments()
@@ -291,6 +316,11 @@ class LayerRun:
         padded = self.store.padded()
         tiles = pattern.tiles(view, q, padded.k)
         new, total = q.shape[1], padded.k.shape[1]
+        if tiles is not None:
+            self.counters.sparse_calls += 1
+            if session.dense_is_faster(PREFILL, prefill_backend(q), total, tiles.density()):
+                self.counters.dense_calls += 1
+                tiles = None
         dense = new * (total - new) + new * (new + 1) // 2
         self.counters.dense_pairs += dense
         self.counters.pairs += dense * (1.0 if tiles is None else tiles.density())
@@ -308,10 +338,15 @@ class LayerRun:
 
     def _selected(self, call: LayerCall, q: Tensor, session: SessionState, selector: Any) -> Part:
         view = session.view(self.geometry.index, selector)
-        selection = selector.select(view, q)
         options = {"scale": call.scale, "softcap": call.softcap}
-        held = self.store.longest
+        held, share = self.store.longest, self.counters.share
         self.counters.held += held
+        if share and session.dense_is_faster(DECODE, decode_backend(q, call.softcap), held, share):
+            self.counters.sparse_calls += 1
+            self.counters.dense_calls += 1
+            self.counters.read += held
+            return merge(self._over(q, self._blocks(), options))
+        selection = selector.select(view, q)
         if selection is None:
             self.counters.read += held
             return merge(self._over(q, self._blocks(), options))
@@ -319,8 +354,14 @@ class LayerRun:
         if bias is None:
             part = decode(q, k, v, selection, **options)
         else:
+            chosen = selection.dense_bias()
+            if chosen is not None:
+                bias = chosen + bias.repeat_interleave(chosen.shape[0] // bias.shape[0], 0)
             part = attend(q, k, v, mask=selection.dense().unsqueeze(1), bias=bias, **options)
-        self.counters.read += int(selection.entry_counts().float().mean()) + held - self.indexed
+        read = int(selection.entry_counts().float().mean()) + held - self.indexed
+        self.counters.read += read
+        self.counters.sparse_calls += 1
+        self.counters.share = read / held
         return merge([part, *self._over(q, rest, options)])
 
 

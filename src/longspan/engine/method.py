@@ -20,6 +20,7 @@ from longspan.engine.needs import Needs
 from longspan.errors import BadInput
 
 if TYPE_CHECKING:
+    from longspan.engine.prompt import Compressed, Scorer
     from longspan.engine.rope import LayerRope
     from longspan.engine.segments import SideSpec
     from longspan.engine.view import LayerView
@@ -48,7 +49,10 @@ class Method:
     aware: ClassVar[bool] = (
         False  # its choice depends on the question when the question is read with the context
     )
-    chunk_safe: ClassVar[bool] = True
+    chunk_safe: ClassVar[bool] = True  # reading in chunks of any size is the same method
+    batch_safe: ClassVar[bool] = True  # a pack of sessions equals each of them alone
+    turn_safe: ClassVar[bool] = True  # a session may read again after it has answered
+    pre_rope: ClassVar[bool] = False  # works on keys or queries before rotation
     system: ClassVar[str] = ""  # slug in the table of systems, when it is one
 
     @property
@@ -87,6 +91,25 @@ class Method:
 
 def _literal(value: Any) -> str:
     return value if isinstance(value, str) and value.isidentifier() else repr(value)
+
+
+@dataclass(frozen=True)
+class PromptMethod(Method):
+    """Shortens a text before the model reads a token of it. `aware`: it needs the question, which comes with the text.
+
+    budget: share (0-1] of the text's tokens, tokens (int > 1), or bytes of K and V ("64MB") that the short text may take.
+    """
+
+    stage: ClassVar[str] = "prompt"
+
+    budget: float | int | str = 0.5
+
+    def __post_init__(self) -> None:
+        Budget.parse(self.budget)
+
+    def compress(self, text: str, question: str, budget_tokens: int, scorer: Scorer) -> Compressed:
+        """At most `budget_tokens` tokens of `text`, with the manifest of what was kept. BadInput for an empty text."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -169,9 +192,8 @@ class CachePolicy(Method):
             )
             session.note_eviction()
             return
-        totals = split_exactly(
-            per_head * heads * len(layers), self.layer_shares(session), len(layers), heads * session.longest()
-        )
+        held = [session.layers[layer].store.entries for layer in layers]
+        totals = split_exactly(per_head * heads * len(layers), self.layer_shares(session), len(layers), held)
         for layer, total in zip(layers, totals, strict=True):
             view = session.view(layer, self)
             if total < view.entries:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from longspan.engine import dispatch
+from longspan.engine import dispatch, weights
 from longspan.engine.chat import chat_format
+from longspan.engine.crossover import Crossovers, read
 from longspan.engine.geometry import probe
 from longspan.engine.loading import load_weights
 from longspan.engine.method import Method
@@ -46,6 +47,7 @@ class Model:
         ] = {}  # scale and soft cap of each layer, facts of the model
         self.geometry = probe(hf, window, self.new_recurrent if self._recurrent else None)
         self.chat = chat_format(tokenizer) if tokenizer is not None else None
+        self.crossovers: Crossovers | None = None  # set by `load`; None: sparse methods are always sparse
 
     def _attach(self) -> None:
         """Name the engine as attention implementation of the text part; vision parts keep theirs."""
@@ -132,7 +134,8 @@ def load(
     Raises BadInput when it cannot be found or read.
     """
     loaded = load_weights(name_or_path, dtype=dtype, device=device)
-    return Model(
+    weights.for_decoding(loaded.model)
+    model = Model(
         loaded.model,
         loaded.tokenizer,
         name=loaded.alias or os.fspath(name_or_path),
@@ -141,3 +144,5 @@ def load(
         template_hash=loaded.template_hash,
         trained_window=loaded.trained_window,
     )
+    model.crossovers = read(model.device.type)
+    return model

@@ -56,6 +56,21 @@ class Recipe:
         return {method.stage: method for method in reversed(self.methods)}
 
     @property
+    def prompt(self) -> Recipe:
+        """The part that shortens texts before they are read."""
+        return Recipe(tuple(self.of("prompt")))
+
+    @property
+    def after_prompt(self) -> Recipe:
+        """The part that acts on what is read."""
+        return Recipe(tuple(method for method in self.methods if method.stage != "prompt"))
+
+    @property
+    def uncompressed(self) -> Recipe:
+        """The part that says what is read and where it stands, for a fork that reads on densely and is thrown away."""
+        return Recipe(tuple(method for method in self.methods if method.stage in ("prompt", "positions")))
+
+    @property
     def changes_prefill(self) -> bool:
         """Whether the reading itself differs from a dense read, so that a dense prefill cannot be shared with it."""
         for method in self.methods:
@@ -73,19 +88,24 @@ class Recipe:
     def aware(self) -> bool:
         return any(method.aware for method in self.methods)
 
-    def with_budget(self, budget: float | int | str) -> Recipe:
-        """The same recipe with the knob `budget` of its budgeted methods set; quantisers and methods without one are left alone."""
-        changed = tuple(
-            dataclasses.replace(m, **{"budget": budget})
-            if any(f.name == "budget" for f in dataclasses.fields(m))
-            else m
-            for m in self.methods
-        )
-        return Recipe(changed)
+    @property
+    def budgeted(self) -> tuple[Method, ...]:
+        """The methods whose knob `budget` says what the recipe keeps. Where entries are chosen as well, a prompt method's own share is not
+        among them: it is part of what was asked for, and one number cannot mean a share of two things."""
+        found = tuple(m for m in self.methods if any(f.name == "budget" for f in dataclasses.fields(m)))
+        return tuple(m for m in found if m.stage != "prompt") or found
 
     @property
-    def budgeted(self) -> bool:
-        return any(f.name == "budget" for m in self.methods for f in dataclasses.fields(m))
+    def budget(self) -> float | int | str | None:
+        """What the recipe keeps, None where nothing in it has a budget."""
+        return getattr(self.budgeted[0], "budget", None) if self.budgeted else None
+
+    def with_budget(self, budget: float | int | str) -> Recipe:
+        """The same recipe with the knob `budget` of its `budgeted` methods set; quantisers and methods without one are left alone."""
+        chosen = self.budgeted
+        return Recipe(
+            tuple(dataclasses.replace(m, **{"budget": budget}) if m in chosen else m for m in self.methods)
+        )
 
 
 def _order(method: Method) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from longspan.engine.needs import Needs
 from longspan.engine.packing import Packer, unpack
+from longspan.engine.prompt import Compressed, Kept
 from longspan.engine.segments import Tail
 from longspan.engine.session import Session
 from longspan.errors import BadInput
@@ -67,6 +68,7 @@ def save_session(session: Session, path: str | os.PathLike[str]) -> None:
         "ids": box.pack(torch.tensor(session.ids, dtype=torch.int32)),
         "session": {name: box.pack(getattr(session, name)) for name in SESSION_FIELDS},
         "meter": box.pack(vars(session.meter)),
+        "shortened": [dataclasses.asdict(done) for done in session.shortened],
         "layers": {str(index): _layer_facts(run, session, box) for index, run in session.layers.items()},
     }
     body = safetensors.torch.save(box.tensors, {"longspan": json.dumps(facts)})
@@ -101,6 +103,10 @@ def _restored(model: Model, facts: Facts, tensors: dict[str, Tensor]) -> Session
     for name, made in facts["session"].items():
         setattr(session, name, unpack(made, tensors))
     vars(session.meter).update(unpack(facts["meter"], tensors))
+    session.shortened = tuple(
+        Compressed(**{**made, "manifest": tuple(Kept(**kept) for kept in made["manifest"])})
+        for made in facts.get("shortened", ())
+    )
     for index, run in session.layers.items():
         _restore(run, facts["layers"][str(index)], tensors)
     return session

@@ -5,11 +5,17 @@ have the same number of entries in every head; ragged ones do not, and really ar
 written after they are made, so forks share them. Dimension letters: Hk KV heads, T entries, N entries of all heads together, D, E.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from longspan.engine.joint import Joint
 
 POSITION = "position"
 BIAS = "bias"  # added to an entry's logit: the log of how many tokens were merged into it
@@ -119,11 +125,16 @@ class SideSpec:
     fill: float = 0.0
 
 
+def room_for(held: int, needed: int) -> int:
+    """Entries to allocate for a cache of `held` that must grow to `needed`: some spare, so that few steps copy it."""
+    return max(needed, held + max(64, held // 8))
+
+
 class Tail:
     """The private growable end of a layer's cache: spare room, so that appending a token copies nothing.
 
     Positions are (1, capacity) while all heads hold the same tokens, (Hk, capacity) otherwise. `extra` names further side values,
-    (Hk, capacity, ...).
+    (Hk, capacity, ...). joint and row: the buffer shared with other sessions' tails that its K and V are a row of, if any.
     """
 
     def __init__(self, extra: dict[str, SideSpec] | None = None):
@@ -133,6 +144,12 @@ class Tail:
         self.positions: Tensor | None = None
         self.extra = dict(extra or {})
         self.side: dict[str, Tensor] = {}
+        self.joint: Joint | None = None
+        self.row = 0
+
+    @property
+    def position_rows(self) -> int:
+        return 1 if self.positions is None else self.positions.shape[0]
 
     @property
     def capacity(self) -> int:
@@ -147,27 +164,39 @@ class Tail:
         if total <= self.capacity:
             return
         heads = k.shape[0]
-        old_k, old_v, old_positions, old_side = self.k, self.v, self.positions, self.side
-        self.k = k.new_empty(heads, total, k.shape[2])
-        self.v = v.new_empty(heads, total, v.shape[2])
-        rows = 1 if old_positions is None else old_positions.shape[0]
-        self.positions = torch.empty(rows, total, dtype=torch.int32, device=k.device)
+        old_k, old_v, old_positions = self.k, self.v, self.positions
+        fresh_k, fresh_v = k.new_empty(heads, total, k.shape[2]), v.new_empty(heads, total, v.shape[2])
+        positions = torch.empty(self.position_rows, total, dtype=torch.int32, device=k.device)
+        if self.length:
+            assert old_k is not None and old_v is not None and old_positions is not None
+            fresh_k[:, : self.length] = old_k[:, : self.length]
+            fresh_v[:, : self.length] = old_v[:, : self.length]
+            positions[:, : self.length] = old_positions[:, : self.length]
+        self.move(fresh_k, fresh_v, positions)
+
+    def move(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
+        """Live in these buffers from now on, (Hk, room, ...) and (rows, room), whose first `length` entries are this tail's already."""
+        self.k, self.v, self.positions, self.joint = k, v, positions, None
+        heads, room = k.shape[:2]
+        old = self.side
         self.side = {
-            name: torch.full((heads, total, *spec.shape), spec.fill, dtype=spec.dtype, device=k.device)
+            name: torch.full((heads, room, *spec.shape), spec.fill, dtype=spec.dtype, device=k.device)
             for name, spec in self.extra.items()
         }
         if self.length:
-            assert old_k is not None and old_v is not None and old_positions is not None
-            self.k[:, : self.length] = old_k[:, : self.length]
-            self.v[:, : self.length] = old_v[:, : self.length]
-            self.positions[:, : self.length] = old_positions[:, : self.length]
-            for name, value in old_side.items():
+            for name, value in old.items():
                 self.side[name][:, : self.length] = value[:, : self.length]
+
+    def grow(self) -> None:
+        """Count one entry that was written into the buffers; its side values start at their fill."""
+        for name, spec in self.extra.items():
+            self.side[name][:, self.length] = spec.fill
+        self.length += 1
 
     def append(self, k: Tensor, v: Tensor, positions: Tensor) -> None:
         new = self.length + k.shape[1]
         if new > self.capacity:
-            self.reserve(k, v, max(new, self.length + max(64, self.length // 8)))
+            self.reserve(k, v, room_for(self.length, new))
         assert self.k is not None and self.v is not None and self.positions is not None
         self.k[:, self.length : new] = k
         self.v[:, self.length : new] = v
@@ -178,7 +207,7 @@ class Tail:
 
     def adopt(self, k: Tensor, v: Tensor, side: dict[str, Tensor]) -> None:
         """Take over entries that nobody else holds, without a copy: k (Hk, T, D), v (Hk, T, E), side incl. `position` (Hk, T, ...)."""
-        self.k, self.v, self.positions = k, v, side[POSITION]
+        self.k, self.v, self.positions, self.joint = k, v, side[POSITION], None
         self.side = {name: side[name] for name in self.extra}
         self.length = k.shape[1]
 

@@ -16,6 +16,7 @@ from longspan.engine.batch import Work, forward
 from longspan.engine.method import Method
 from longspan.engine.needs import Needs
 from longspan.engine.positions import position_map
+from longspan.engine.prompt import shorten
 from longspan.engine.recipe import Recipe, parse
 from longspan.engine.state import SessionState
 from longspan.engine.stats import Meter, Stats
@@ -35,18 +36,39 @@ class Session(SessionState):
         self,
         text_or_ids: str | list[int] | Tensor,
         *,
+        question: str = "",
         progress: Progress | None = None,
         chat: bool | None = None,
     ) -> Session:
         """Read a text (or token ids) to its end, in chunks; then methods that act after a prefill act.
 
-        chat: open the model's user turn before a text; by default when the model has a chat template and ids are not given.
-        progress(done, total) is called after every chunk. Raises BadInput for an empty text or one that cannot fit.
+        question: what will be asked, for prompt methods that keep what it needs; it is not read. chat: open the model's user turn
+        before a text; by default when the model has a chat template and ids are not given. progress(done, total) is called after
+        every chunk. Raises BadInput for an empty text or one that cannot fit.
         """
+        if self.recipe.of("prompt"):
+            text_or_ids = self.shorten(text_or_ids, question)
         ids = self._to_ids(text_or_ids, chat)
         self.feed(ids, progress=progress)
         self.finish_read()
         return self
+
+    def shorten(self, text: Any, question: str = "") -> str:
+        """What the recipe's prompt methods leave of `text`, to be read next; noted in `stats.shortened`. BadInput for token ids."""
+        methods = self.recipe.of("prompt")
+        if not methods:
+            return text
+        if not isinstance(text, str):
+            raise BadInput(
+                f"{methods[0].name} shortens a text, and token ids were given; read the text itself, or leave "
+                f"{methods[0].name} out of the recipe."
+            )
+        if not text.strip():
+            raise BadInput("There is nothing to read: the text is empty.")
+        with self.meter.phase("shorten"):
+            done = shorten(methods, self.model, text, question)
+        self.shortened = (*self.shortened, done)
+        return done.text
 
     def _to_ids(self, text_or_ids: str | list[int] | Tensor, chat: bool | None = None) -> Tensor:
         if isinstance(text_or_ids, str):
@@ -187,6 +209,10 @@ class Session(SessionState):
                 f"The recipe {recipe} needs statistics that were not collected while reading; "
                 "read with it from the start, or give collect= to session()."
             )
+        if parent.length and recipe.of("prompt") != parent.recipe.of("prompt"):
+            raise BadInput(
+                f"The recipe {recipe} shortens texts before they are read, and one has been read; read it again under this recipe."
+            )
         for method in recipe.methods:
             method.check(self.model)
         map = position_map(recipe, self.model.geometry.layers)
@@ -255,6 +281,7 @@ class Session(SessionState):
         """What the session holds and has cost."""
         cache = side = 0
         dense = pairs = held = read = 0.0
+        sparse_calls = dense_calls = 0
         for run in self.layers.values():
             layer_cache, layer_side = run.store.bytes()
             cache, side = cache + layer_cache, side + layer_side
@@ -263,6 +290,10 @@ class Session(SessionState):
             counters = run.counters
             dense, pairs = dense + counters.dense_pairs, pairs + counters.pairs
             held, read = held + counters.held, read + counters.read
+            sparse_calls, dense_calls = (
+                sparse_calls + counters.sparse_calls,
+                dense_calls + counters.dense_calls,
+            )
         return Stats(
             tokens_read=self.length - self.meter.generated_tokens,
             prefilled_tokens=self.meter.prefilled_tokens,
@@ -273,6 +304,8 @@ class Session(SessionState):
             peak_entries=self.meter.peak_entries,
             prefill_density=pairs / dense if dense else 1.0,
             decode_density=read / held if held else 1.0,
+            dense_fallback=dense_calls / sparse_calls if sparse_calls else 0.0,
+            shortened=self.shortened,
             seconds=dict(self.meter.seconds),
         )
 

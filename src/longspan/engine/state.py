@@ -24,6 +24,7 @@ from longspan.errors import BadInput
 
 if TYPE_CHECKING:
     from longspan.engine.model import Model
+    from longspan.engine.prompt import Compressed
 
 CHUNK = 512
 
@@ -49,6 +50,7 @@ class SessionState:
         self.map = position_map(self.recipe, model.geometry.layers)
         self.length = 0
         self.ids: list[int] = []
+        self.arriving = torch.zeros(0, dtype=torch.long)  # tokens of the forward under way, not in `ids` yet
         self.logits: Tensor | None = None
         self.expected = 0  # tokens still to come in the read under way: lets stores allocate once
         self.horizon = (
@@ -61,6 +63,9 @@ class SessionState:
         self.image_spans: tuple[tuple[int, int], ...] | None = (
             None  # positions that are not text; None: never said
         )
+        self.shortened: tuple[
+            Compressed, ...
+        ] = ()  # of each text that prompt methods shortened, in the order read
         self.meter = Meter()
         self.recurrent = model.new_recurrent()
         self._run: dict[str, dict[str, Any]] = {}
@@ -104,6 +109,11 @@ class SessionState:
     def growing_layers(self) -> tuple[int, ...]:
         return self.model.geometry.growing
 
+    def dense_is_faster(self, phase: str, backend: str, keys: int, density: float) -> bool:
+        """Whether a sparse call should be answered densely, by what was measured on this machine; never without a measurement."""
+        table = self.model.crossovers
+        return table is not None and table.dense_is_faster(phase, backend, keys, density)
+
     def longest(self) -> int:
         """Entries of the longest head of any growing layer."""
         return max((self.layers[i].store.longest for i in self.growing_layers()), default=0)
@@ -140,6 +150,15 @@ class SessionState:
         if not run.grows or run.rotates_on_read:
             return False
         return self.pattern is None if reading else not (self.selector is not None and run.indexed)
+
+    def steps_plainly(self, layer: int) -> bool:
+        """Whether a decode step in this layer is dense attention over the session's own entries and nothing else."""
+        run = self.layers[layer]
+        return (
+            run.plain_tail
+            and layer not in self.silent_heads
+            and not (self.selector is not None and run.indexed)
+        )
 
     def free_tokens(self) -> int | None:
         """How many tokens may be appended at once before some method must act; None: any number."""

@@ -6,6 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longspan.engine.prompt import Compressed
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,9 @@ class Stats:
     tokens_read: tokens of texts and questions in its context. prefilled_tokens: of those, computed by this session itself (a fork starts at 0).
     entries: over layers and KV heads. cache_bytes: K and V. side_bytes: positions, scores, counts. peak_entries: the most entries ever held.
     prefill_density, decode_density: share of the causal pairs, and of the held entries, that attention really read. seconds: by phase.
+    dense_fallback: of the attention calls that a sparse method was to answer, the share answered densely, below the crossover length of
+    `longspan calibrate kernels`.
+    shortened: what prompt methods made of each text read, with its manifest of kept source spans; empty without such methods.
     """
 
     tokens_read: int
@@ -27,6 +34,8 @@ class Stats:
     prefill_density: float
     decode_density: float
     seconds: dict[str, float]
+    dense_fallback: float = 0.0
+    shortened: tuple[Compressed, ...] = ()
 
 
 @dataclass

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longspan.engine.segments import BIAS, POSITION, RaggedSegment, Segment, SideSpec, Tail, UniformSegment
+from longspan.ops.rows import gather_entries
 
 MAX_SEGMENTS = 4  # more are merged into one: every segment costs an attention call
 
@@ -138,7 +139,9 @@ class LayerStore:
             counts = index.sum(1).tolist()
             if len(set(counts)) > 1:
                 side = {name: value[index] for name, value in padded.side.items()}
-                self._set([RaggedSegment(padded.k[index], padded.v[index], tuple(counts), side)])
+                head, entry = index.nonzero(as_tuple=True)
+                k, v = (gather_entries(x, head, entry.unsqueeze(1)).squeeze(1) for x in (padded.k, padded.v))
+                self._set([RaggedSegment(k, v, tuple(counts), side)])
                 return
             index = index.nonzero()[:, 1].view(index.shape[0], counts[0])
         index = index.sort(dim=1).values
@@ -319,8 +322,12 @@ def _distinct_elements(tensor: Tensor) -> int:
 
 def _gather(value: Tensor, index: Tensor) -> Tensor:
     """Pick entries `index` (Hk, n) of `value` (Hk, T, ...) -> (Hk, n, ...)."""
-    heads = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-    return value[heads, index]
+    if value.dim() == 2:
+        return value.gather(1, index)
+    heads = torch.arange(index.shape[0], device=index.device)
+    if value.dim() == 3:
+        return gather_entries(value, heads, index)
+    return value[heads.unsqueeze(1), index]
 
 
 def _part(padded: Padded, heads: slice, count: int) -> Padded:

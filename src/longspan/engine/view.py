@@ -103,6 +103,20 @@ class LayerView:
         """What is added to each entry's logits (Hk, T), or None."""
         return self.padded.side.get(BIAS)
 
+    def newest(self, count: int) -> tuple[Tensor, Tensor]:
+        """The newest `count` entries, just appended: un-rotated keys (Hk, n, D) and values (Hk, n, E), without touching the others."""
+        tail = self.run.store.tail
+        assert tail.k is not None and tail.v is not None and count <= tail.length
+        k, v = (x[:, tail.length - count : tail.length] for x in (tail.k, tail.v))
+        if not self.run.rotates_on_read:
+            k = self.geometry.rope.unrotate(k, self.window_positions(count), self._frequencies())
+        return k, v
+
+    def write_newest(self, name: str, values: Tensor) -> None:
+        """Set the side values (Hk, n, ...) that the newest n entries, just appended, carry under `name`."""
+        tail = self.run.store.tail
+        tail.side[name][:, tail.length - values.shape[1] : tail.length] = values
+
     # -- statistics ------------------------------------------------------------------------------------------------
     def window_queries(self, count: int | None = None) -> Tensor:
         """Rotated queries of the newest tokens, (Hq, W, D); `count` of them or all that were collected."""
@@ -117,7 +131,7 @@ class LayerView:
 
     def window_positions(self, count: int) -> Tensor:
         """Positions of the newest `count` tokens, (W,)."""
-        return torch.arange(self.seen - count, self.seen, device=self.padded.k.device)
+        return torch.arange(self.seen - count, self.seen, device=self.session.model.device)
 
     def unrotated_window_queries(self, count: int | None = None) -> Tensor:
         """The same queries before rotation, (Hq, W, D)."""

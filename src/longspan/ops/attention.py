@@ -14,6 +14,9 @@ from torch import Tensor
 
 NEG_INF = float("-inf")
 SPLIT_KEYS = 4096  # from here on, splitting one row's keys over the cores pays for merging the parts
+MASS_BLOCK = (
+    128  # torch's CPU kernel computes the hidden half of a causal square too: small squares waste less
+)
 PLAIN_BLOCK_ELEMENTS = 1 << 24  # the plain path never holds a score block larger than this (64 MiB in fp32)
 
 
@@ -45,6 +48,8 @@ def attend(
         return _flash_broadcast(q, k, v, scale, True, None)
     if float_mask is None:
         return _flash_folded(q, k, v, scale)
+    if q.shape[1] == 1 and mask is None:
+        return _flash_folded(q, k, v, scale, float_mask)
     out, lse = _flash_broadcast(q, k, v, scale, False, float_mask)
     if mask is not None:  # the fused kernels leave such rows undefined
         blind = ~mask.any(-1)
@@ -120,6 +125,45 @@ def attend_plain(
     return torch.cat(outs, 1), torch.cat(lses, 1)
 
 
+def attend_ragged_row(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: tuple[int, ...],
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One query row, q (Hq, 1, D), over heads that hold different numbers of entries: k (N, D), v (N, E), head after head.
+
+    One call serves all heads: the flat entries are cut into as many runs as there are cores, every query meets every run, and a bias hides
+    what belongs to other heads. A decode step is bound by reading K and V, which happens once. bias: (N,). Returns out (Hq, 1, E) and lse
+    (Hq, 1) in fp32; a head without entries gives 0 and -inf.
+    """
+    heads, entries, rows = len(lengths), k.shape[0], q.shape[0]
+    parts = min(torch.get_num_threads() if k.device.type == "cpu" else 1, entries)
+    step = entries // parts
+    each = entries - step * (parts - 1)
+    hidden = q.new_full((heads, entries), NEG_INF)
+    start = 0
+    for head, length in enumerate(lengths):
+        hidden[head, start : start + length] = 0.0 if bias is None else bias[start : start + length]
+        start += length
+    hidden = hidden.as_strided((parts, heads, each), (step, entries, 1)).clone()
+    hidden[:-1, :, step:] = NEG_INF  # where two runs overlap, the later one has the entries
+    per_query = hidden.unsqueeze(2).expand(-1, -1, rows // heads, -1).reshape(parts * rows, 1, each)
+    runs = (x.as_strided((parts, each, x.shape[1]), (step * x.stride(0), x.stride(0), 1)) for x in (k, v))
+    queries = q.unsqueeze(0).expand(parts, -1, -1, -1).reshape(parts * rows, 1, -1)
+    out, lse = attend(queries, *runs, scale=scale, bias=per_query, softcap=softcap)
+    blind = torch.isinf(per_query).all(
+        -1
+    )  # heads without entries in a run: the fused kernels leave such rows undefined
+    out = out.masked_fill(blind.unsqueeze(-1), 0.0).view(parts, rows, 1, -1)
+    lse = lse.masked_fill(blind, NEG_INF).view(parts, rows, 1)
+    return merge([(out[part], lse[part]) for part in range(parts)])
+
+
 def grouped_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """Logits (Hq, S, T) in fp32 of q (Hq, S, D) against k (Hk, T, D), the query group folded into rows."""
     heads, rows, dim = q.shape
@@ -149,12 +193,26 @@ def column_mass(
     lse (Hq, S) is that of the full row. Row i sees keys 0 .. causal_offset + i. softcap and bias (Hk, T) as for `attend`.
 
     sum_i exp(q_i . k_j - lse_i) is the exponential of a log-sum-exp over the rows, so with keys and queries in exchanged roles and -lse as
-    a bias the fused kernels compute it (`row_mass`); only the last keys, of which some rows see a part, take the plain formula.
+    a bias the fused kernels compute it (`row_mass`). The keys of the rows themselves are seen by later rows only: with both sequences
+    reversed that is the causal triangle, which the CPU kernel takes together with the bias; elsewhere the plain formula serves.
     """
-    past = causal_offset + 1 if _fast_path(q, k, q) and softcap is None and bias is None else 0
-    mass = torch.zeros(q.shape[0], k.shape[1], dtype=torch.float32, device=q.device)
+    total = k.shape[1]
+    fused = _fast_path(q, k, q) and softcap is None and bias is None
+    past = min(causal_offset, total) if fused else 0
+    mass = torch.zeros(q.shape[0], total, dtype=torch.float32, device=q.device)
     if past:
         mass[:, :past] = row_mass(q, k[:, :past], lse, scale=scale)
+    if fused and q.device.type == "cpu" and total == causal_offset + q.shape[1]:
+        for start in range(0, q.shape[1], MASS_BLOCK):
+            stop = min(q.shape[1], start + MASS_BLOCK)
+            rows, keys = slice(start, stop), k[:, past + start : past + stop]
+            own = row_mass(
+                q[:, rows].flip(1), keys.flip(1), lse[:, rows].flip(1), scale=scale, causal=True
+            ).flip(1)
+            if stop < q.shape[1]:
+                own = own + row_mass(q[:, stop:], keys, lse[:, stop:], scale=scale)
+            mass[:, past + start : past + stop] = own
+        return mass
     columns = torch.arange(past, k.shape[1], device=q.device)
     for start in range(0, q.shape[1], block):
         stop = min(q.shape[1], start + block)
@@ -172,15 +230,18 @@ def column_mass(
     return mass
 
 
-def row_mass(q: Tensor, k: Tensor, lse: Tensor, *, scale: float) -> Tensor:
-    """Attention that keys k (Hk, T, D), all seen by every row, receive from rows q (Hq, S, D) with row log-sum-exps lse (Hq, S): (Hq, T)."""
+def row_mass(q: Tensor, k: Tensor, lse: Tensor, *, scale: float, causal: bool = False) -> Tensor:
+    """Attention that keys k (Hk, T, D) receive from rows q (Hq, S, D) with row log-sum-exps lse (Hq, S): (Hq, T).
+
+    Every key is seen by every row; causal (needs S == T, CPU): key j by rows 0 .. j.
+    """
     heads, rows, dim = q.shape
     kv_heads, keys, _ = k.shape
     group = heads // kv_heads
     queries = q.view(kv_heads, group, rows, dim).transpose(0, 1)
     wide = k.unsqueeze(0).expand(group, kv_heads, keys, dim)
     bias = (-lse).to(q.dtype).view(kv_heads, group, 1, rows).transpose(0, 1).expand(-1, -1, keys, -1)
-    _, total = _flash(wide, queries, queries, scale, False, bias)
+    _, total = _flash(wide, queries, queries, scale, causal, bias)
     return total.transpose(0, 1).reshape(heads, keys).float().exp()
 
 
@@ -229,17 +290,19 @@ def _flash(
     return out, lse[..., :rows]
 
 
-def _flash_folded(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _flash_folded(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The query group folded into the rows of its KV head, so that K and V are read once. bias: (Hq, S, T)."""
     heads, rows, dim = q.shape
-    if (
-        rows == 1
-        and k.shape[1] >= SPLIT_KEYS
-        and q.device.type == "cpu"
-        and k.shape[0] % torch.get_num_threads()
-    ):
-        return _flash_split(q, k, v, scale, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    long = rows == 1 and k.shape[1] >= SPLIT_KEYS and q.device.type == "cpu"
+    if long and bias is None and k.shape[0] % threads:
+        return _flash_split(q, k, v, scale, threads)
     folded = q.reshape(1, k.shape[0], -1, dim)
-    out, lse = _flash(folded, k.unsqueeze(0), v.unsqueeze(0), scale, False, None)
+    if bias is not None:
+        bias = bias.reshape(1, *folded.shape[1:3], -1)
+    out, lse = _flash(folded, k.unsqueeze(0), v.unsqueeze(0), scale, False, bias)
     return out.reshape(heads, rows, -1), lse.reshape(heads, rows).float()
 
 

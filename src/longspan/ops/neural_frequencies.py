@@ -3,7 +3,7 @@
 Source: CLEX: Continuous Length Extrapolation, ICLR 2024, arXiv 2310.16450; code DAMO-NLP-SG/CLEX. z(1) = ln f and
 dz/dt = W_down act(W_up (z + ln phi_t)) + delta_t / phi_t, where phi_t is the NTK curve with base b alpha^(d/(d-2)), alpha = 2t - 1, and delta its derivative:
 delta/phi = -(2i / (d-2)) 2 / (2t - 1) for pair i. With W_down = 0 the solution is closed: f(t) = f (2t - 1)^(-2i/(d-2)), exactly NTK scaling by 2t - 1.
-The network's input is a sum of two logs, as in the code; dividing instead would not fit released weights. Solved by fixed-step Runge-Kutta 4 in fp32.
+The network's input is a sum of two logs, as in the code; dividing instead would not fit released weights. Solved by fixed-step Runge-Kutta 4, rates in fp32 and the state in fp64, which keeps a thousand steps' rounding out of it.
 """
 
 import math
@@ -43,9 +43,11 @@ def solve(
 
     def rate(at: float, z: Tensor) -> Tensor:
         guide = ntk_rate(rope, at)
-        return guide if up is None or down is None else guide + down @ act(up @ (z + ntk_curve(rope, at)))
+        if up is None or down is None:
+            return guide
+        return guide + down @ act(up @ (z.float() + ntk_curve(rope, at)))
 
-    z = rope.frequencies.log()
+    z = rope.frequencies.double().log()
     steps = max(1, math.ceil((t - 1) / step)) if t > 1 else 0
     h = (t - 1) / steps if steps else 0.0
     for number in range(steps):
@@ -55,7 +57,7 @@ def solve(
         k3 = rate(at + h / 2, z + h / 2 * k2)
         k4 = rate(at + h, z + h * k3)
         z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return z.exp() if steps else rope.frequencies
+    return z.exp().float() if steps else rope.frequencies
 
 
 def clex(rope: Rope, t: float, up: Tensor | None = None, down: Tensor | None = None, **knobs) -> Frequencies:

@@ -17,12 +17,14 @@ from longspan.errors import BadInput
 @dataclass(frozen=True)
 class Selection:
     """indices: int64 (H, n), entry numbers (page_size 1) or page numbers, each at most once; rows may differ in length: only the first
-    `counts[h]` of row h are real (None: all n). entries: T; the last page may be partial."""
+    `counts[h]` of row h are real (None: all n). entries: T; the last page may be partial. bias: float (H, n) or None, added to the logits of the
+    entries chosen (an estimator's correction), of single entries only."""
 
     indices: Tensor
     entries: int
     page_size: int = 1
     counts: Tensor | None = None
+    bias: Tensor | None = None
 
     def __post_init__(self):
         if self.indices.dim() != 2:
@@ -31,6 +33,8 @@ class Selection:
             )
         if self.page_size < 1:
             raise BadInput(f"page_size must be at least 1, not {self.page_size}.")
+        if self.bias is not None and (self.page_size > 1 or self.bias.shape != self.indices.shape):
+            raise BadInput("a selection's bias has one number for every chosen entry, and no pages.")
 
     @classmethod
     def from_lists(
@@ -70,7 +74,16 @@ class Selection:
 
     def entry_counts(self) -> Tensor:
         """(H,) int64: entries read by each head."""
-        return self.entry_numbers()[1].sum(1)
+        slots = (
+            self.indices.new_full((self.heads,), self.indices.shape[1])
+            if self.counts is None
+            else self.counts
+        )
+        missing = -self.entries % self.page_size  # what a partial last page lacks
+        found = slots * self.page_size
+        if missing:
+            found = found - missing * ((self.indices == self.entries // self.page_size) & self.valid()).sum(1)
+        return found
 
     def bytes_read(self, dim: int, itemsize: int, value_dim: int | None = None) -> int:
         """Bytes of K and V that a step reads, over all heads of the selection."""
@@ -82,3 +95,12 @@ class Selection:
         kept = torch.zeros(self.heads, self.entries + 1, dtype=torch.bool, device=self.indices.device)
         kept.scatter_(1, torch.where(real, numbers, self.entries), True)
         return kept[:, : self.entries]
+
+    def dense_bias(self) -> Tensor | None:
+        """(H, T): the bias of every entry that is read, 0 elsewhere; None when there is none."""
+        if self.bias is None:
+            return None
+        numbers, real = self.entry_numbers()
+        spread = self.bias.new_zeros(self.heads, self.entries + 1)
+        spread.scatter_(1, torch.where(real, numbers, self.entries), self.bias)
+        return spread[:, : self.entries]

@@ -34,11 +34,15 @@ def decode(
 
     Query row r sits at entry T - R + r and sees no later one. selection.heads is Hk (shared by the group) or Hq (then each query head
     reads its own copy). scale defaults to 1 / sqrt(D). Returns out (Hq, R, D) in q's dtype and lse (Hq, R) in fp32; a row with nothing
-    selected gives 0 and -inf.
+    selected gives 0 and -inf. A selection's bias is added to the logits of its entries.
     """
     check_shapes(q, k, selection)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     name = default_backend(q, softcap) if backend is None else backend
+    if name == "triton" and selection.bias is not None:
+        if backend is not None:
+            raise BadInput("the triton backend knows no bias of single entries; use 'reference'.")
+        name = "reference"
     if name == "triton":
         from longspan.ops.flash.triton_decode import split_decode
 
@@ -58,7 +62,7 @@ def decode(
         visible = mask.unsqueeze(1) & last
         if visible.shape[0] < q.shape[0]:
             visible = visible.repeat_interleave(q.shape[0] // visible.shape[0], 0)
-        return attend_plain(q, k, v, scale=scale, mask=visible, softcap=softcap)
+        return attend_plain(q, k, v, scale=scale, mask=visible, softcap=softcap, bias=selection.dense_bias())
     raise BadInput(f"there is no decode backend {name!r}; {nearest(name, BACKENDS)}")
 
 
@@ -95,11 +99,13 @@ def decode_gather(
     keys, values, numbers = gathered
     folded = q.reshape(1, heads, -1, dim)
     bias = None
-    if numbers is not None or rows > 1:
+    if numbers is not None or rows > 1 or selection.bias is not None:
         if numbers is None:
             numbers = selection.entry_numbers()[0]
         hidden = numbers.unsqueeze(1) > torch.arange(k.shape[1] - rows, k.shape[1]).unsqueeze(1)  # (H, R, n)
         bias = torch.zeros(hidden.shape, dtype=q.dtype).masked_fill_(hidden, NEG_INF)
+        if selection.bias is not None:
+            bias = bias + selection.bias.to(q.dtype).unsqueeze(1)
         bias = (
             bias.unsqueeze(1).expand(-1, q.shape[0] // heads, -1, -1).reshape(1, heads, folded.shape[2], -1)
         )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from longspan.errors import BadInput, nearest
 from longspan.ops.attention import CPU_FLASH, NEG_INF, attend_plain, merge
+from longspan.ops.row_units import UnitMask, attend_units
 from longspan.ops.tile_gather import prefill_gather
 from longspan.ops.tiles import TileMask
 
@@ -31,7 +32,7 @@ def prefill(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    tiles: TileMask,
+    tiles: TileMask | UnitMask,
     *,
     scale: float | None = None,
     backend: str | None = None,
@@ -39,12 +40,19 @@ def prefill(
 ) -> tuple[Tensor, Tensor | None]:
     """Exact softmax attention of q (Hq, S, D) over the entries of k, v (Hk, T, D) that `tiles` keeps.
 
-    tiles.heads is Hk (shared by the query group; K/V are then read once per group) or Hq. scale defaults to 1 / sqrt(D).
+    tiles.heads is Hk (shared by the query group; K/V are then read once per group) or Hq. scale defaults to 1 / sqrt(D). Of a UnitMask, `backend`
+    serves the base and dense attention over gathered rows and keys the units.
     Returns out (Hq, S, D) in q's dtype and lse (Hq, S) in fp32 (None from flex on CPU); rows with nothing kept give 0 and -inf.
     Raises BadInput for shapes that do not match the mask and for a backend that cannot serve the call.
     """
     check_shapes(q, k, v, tiles)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if isinstance(tiles, UnitMask):
+        if softcap is not None or backend == "flex":
+            raise BadInput("permuted rows know no softcap and need a backend that returns the log-sum-exp.")
+        out, lse = prefill(q, k, v, tiles.base, scale=scale, backend=backend)
+        assert lse is not None
+        return attend_units(q, k, v, tiles, (out, lse), scale=scale)
     name = default_backend(q, softcap) if backend is None else backend
     if name == "reference":
         return prefill_reference(q, k, v, tiles, scale=scale, softcap=softcap)
@@ -73,7 +81,7 @@ def default_backend(q: Tensor, softcap: float | None = None) -> str:
     return "gather" if fast else "reference"
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor, tiles: TileMask) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor, tiles: TileMask | UnitMask) -> None:
     (query_heads, queries, _), (kv_heads, keys, _) = q.shape, k.shape
     if query_heads % kv_heads:
         raise BadInput(f"{query_heads} query heads do not divide into groups over {kv_heads} KV heads.")

@@ -47,15 +47,16 @@ def from_window_sink(
     keys: int,
     *,
     sink: int,
-    window: int,
+    window: int | Tensor,
     query_tile: int = 128,
     key_tile: int = 128,
     offset: int | None = None,
     device: torch.device | str = "cpu",
 ) -> TileMask:
-    """A-shape: key j is kept iff j < sink or i - j < window (original positions)."""
+    """A-shape: key j is kept iff j < sink or i - j < window (original positions). window: tokens, one number or (H,), one a head."""
     blank = _blank(heads, queries, keys, query_tile, key_tile, offset, device)
     query_start, key_stop = blank.query_edges()[0], blank.key_edges()[1]
+    window = window.view(-1, 1, 1) if isinstance(window, Tensor) else window
     near = (
         key_stop - 1 > query_start.unsqueeze(1) - window
     )  # the newest key of the tile lies in the window of the oldest query

@@ -73,6 +73,11 @@ def seconds(value: float | None) -> str:
     )
 
 
+def count(number: int, noun: str) -> str:
+    """``1 recipe``, ``2 recipes``"""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def tokens(count: int | None) -> str:
     if count is None:
         return "–"

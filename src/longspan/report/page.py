@@ -5,6 +5,7 @@ Sections whose rows the run lacks are left out. What the page says about numbers
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,12 +15,12 @@ from longspan.bench.aggregate import ROLE_ORDER, Cell, aggregate
 from longspan.bench.results import load
 from longspan.bench.summaries import heat_maps, pool, worst_cases
 from longspan.errors import BadInput
-from longspan.report import findings, heat, plots, tables
+from longspan.report import benchmarks, extension, findings, heat, plots, tables
 from longspan.report import format as f
 from longspan.report.figures import Style, styles
 from longspan.report.slices import setting, slices
 
-PAGE_NAME = "report.html"
+PAGE_NAME, SUITE_NAME = "report.html", "suite.json"
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -27,12 +28,20 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     facts, rows = load(folder)
     path = Path(out) if out else Path(folder) / PAGE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(facts, rows), encoding="utf-8")
+    path.write_text(render(facts, rows, suite(folder).get("left_out", ())), encoding="utf-8")
     return path
 
 
-def render(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The page's HTML from run facts and rows. Raises BadInput when there is no row yet."""
+def suite(folder: str | Path) -> dict[str, Any]:
+    """What `longspan bench` wrote beside the rows about its suite; empty for other runs and for a suite that is not done."""
+    path = Path(folder) / SUITE_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def render(
+    facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """The page's HTML from run facts and rows. `left_out`: jobs of a suite that could not run. Raises BadInput when there is no row yet."""
     if not rows:
         raise BadInput("the run folder holds no results yet: let at least one cell finish before the report")
     cells = aggregate(rows)
@@ -46,12 +55,19 @@ def render(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         ("summary", "In short", _summary(cells)),
         ("quality", "Quality against cache and time", _quality(cells, look, legend, facts)),
         ("lengths", "Score by context length", _lengths(cells, look, legend)),
+        ("benchmarks", "Benchmarks", benchmarks.section(cells, look) if facts.get("suite") else ""),
+        ("tags", "By scope and dispersion", benchmarks.tags(cells, rows) if facts.get("suite") else ""),
         ("needles", "Needle heat maps", _needles(rows)),
         ("kept", "Kept entries", _kept(rows)),
         ("worst", "Worst case by task", _worst(cells)),
-        ("extension", "Perplexity by position", _extension(rows, look, facts, roles)),
+        (
+            "extension",
+            "Past the trained window",
+            extension.section(rows, look, roles, facts.get("trained_window")),
+        ),
         ("cells", "Every cell", _cells(cells)),
         ("failed", "Failed cells", tables.error_table(failed) if failed else ""),
+        ("left-out", "Left out of the suite", benchmarks.left_out(left_out)),
         ("provenance", "How this was measured", _provenance(facts, rows)),
     ]
     sections = [section for section in sections if section[2]]
@@ -83,7 +99,7 @@ def _header(facts: Mapping[str, Any], rows: Sequence[Mapping], cells: Sequence[C
     greyed = sum(cell.greyed is not None for cell in cells)
     return (
         f"<h1>Long-context methods on {f.text(facts.get('model', 'a model'))}</h1>"
-        f'<p class="lead">{len(recipes)} recipes on {len(tasks)} tasks{span} tokens: {len(rows):,} results in {len(cells)} cells'
+        f'<p class="lead">{f.count(len(recipes), "recipe")} on {f.count(len(tasks), "task")}{span} tokens: {len(rows):,} results in {len(cells)} cells'
         + (f", {greyed} greyed" if greyed else "")
         + (f", {read:,} tokens prefilled in all" if read else "")
         + ".</p>"
@@ -174,15 +190,6 @@ def _worst(cells: Sequence[Cell]) -> str:
         parts.append(f"<h3>{f.MODE_TITLE[aware]}</h3>{tables.worst_table(members)}")
     note = '<p class="note">Largest loss against the full cache over haystacks and lengths of each task, and where it was. Means hide these.</p>'
     return note + "".join(parts) if parts else ""
-
-
-def _extension(
-    rows: Sequence[Mapping], look: Mapping[str, Style], facts: Mapping[str, Any], roles: Mapping[str, str]
-) -> str:
-    panels = plots.extension_panels(rows, look, facts.get("trained_window"))
-    drawn = {row.get("method") or row["recipe"] for row in rows if row.get("nll_by_position")}
-    legend = plots.legend({method: style for method, style in look.items() if method in drawn}, roles)
-    return f'{legend}<div class="panels">{"".join(panels)}</div>' if panels else ""
 
 
 def _cells(cells: Sequence[Cell]) -> str:

@@ -1,19 +1,15 @@
-"""The page's panels: quality against cache bytes and against time, scores by length, perplexity by position."""
+"""The page's panels: quality against cache bytes and against time, scores by length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from longspan.bench.aggregate import Cell, Row
-from longspan.bench.statistics import Interval
+from longspan.bench.aggregate import Cell
 from longspan.bench.summaries import Pooled, pool
 from longspan.report import format as f
 from longspan.report.figures import Point, Series, Style, panel
 
 MIB = 2**20
-CURVE_BINS = 40
 DODGE = 0.022  # doublings of context length between neighbours
 
 
@@ -120,52 +116,3 @@ def length_panel(
         x_ticks={length: f.tokens(length) for length in lengths},
         y_range=(-0.03, 1.03) if metric == "score" else (None, None),
     )
-
-
-def extension_panels(
-    rows: Sequence[Row], styles: Mapping[str, Style], trained_window: int | None
-) -> list[str]:
-    """NLL against position, one panel for each haystack and length; the trained window is marked when the run gives it."""
-    groups: dict[tuple, dict[tuple, list[Row]]] = {}
-    for row in rows:
-        if row.get("nll_by_position"):
-            group = (row["task"], row.get("haystack"), row.get("length"))
-            groups.setdefault(group, {}).setdefault(
-                (row["recipe"], row.get("method") or row["recipe"]), []
-            ).append(row)
-    parts = []
-    for number, (group, recipes) in enumerate(sorted(groups.items(), key=lambda item: str(item[0]))):
-        series, last = [], 0.0
-        for (recipe, method), members in recipes.items():
-            curve = _binned([pair for row in members for pair in row["nll_by_position"]])
-            last = max(last, curve[-1][0])
-            points = [Point(at, Interval(value, None, None, len(members)), "") for at, value in curve]
-            series.append(Series(recipe, styles[method], points))
-        marks = (
-            {float(trained_window): "trained window"}
-            if trained_window and trained_window <= 1.5 * last
-            else {}
-        )
-        svg = panel(
-            series,
-            x_label="position, tokens",
-            y_label="NLL, nats / token",
-            name=f"extension{number}",
-            marks=marks,
-        )
-        parts.append(figure(svg, f.place(*group)))
-    return parts
-
-
-def _binned(pairs: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Mean NLL in at most `CURVE_BINS` equal position bins, at each bin's mean position."""
-    data = np.asarray(pairs, dtype=np.float64)
-    edges = np.linspace(data[:, 0].min(), data[:, 0].max() + 1e-9, CURVE_BINS + 1)
-    at = np.clip(np.digitize(data[:, 0], edges) - 1, 0, CURVE_BINS - 1)
-    counts = np.bincount(at, minlength=CURVE_BINS)
-    filled = counts > 0
-    means = [
-        np.bincount(at, weights=data[:, column], minlength=CURVE_BINS)[filled] / counts[filled]
-        for column in (0, 1)
-    ]
-    return list(zip(means[0].tolist(), means[1].tolist(), strict=True))

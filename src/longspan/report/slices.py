@@ -16,7 +16,7 @@ def _modes(cells: Sequence[Cell]) -> list[bool | None]:
     return sorted({cell.aware for cell in cells if cell.aware is not None}) or [None]
 
 
-def _of_mode(cells: Sequence[Cell], aware: bool | None) -> list[Cell]:
+def of_mode(cells: Sequence[Cell], aware: bool | None) -> list[Cell]:
     """Cells of one question mode and the references that belong to both; never the other mode's."""
     own = [cell for cell in cells if cell.aware == aware]
     answered = {(cell.recipe, cell.group) for cell in own}
@@ -29,7 +29,7 @@ def slices(cells: Sequence[Cell]) -> list[tuple[str, bool | None, list[Cell]]]:
     answered = [cell for cell in cells if cell.answer_mode != "perplexity"]
     result = []
     for aware in _modes(answered):
-        mode_cells = _of_mode(answered, aware)
+        mode_cells = of_mode(answered, aware)
         keys = sorted({(cell.haystack or "", cell.answer_mode or "generate") for cell in mode_cells})
         for haystack, answer_mode in keys:
             members = [

@@ -38,7 +38,7 @@ def plain(content: str) -> str:
     return f'<td class="num">{content}</td>'
 
 
-def _name(recipe: str, role: str) -> str:
+def name(recipe: str, role: str) -> str:
     note = f' <small class="role">{role}</small>' if role in f.ROLE_NOTE else ""
     return f'<th scope="row">{f.recipe(recipe)}{note}</th>'
 
@@ -76,7 +76,7 @@ def pooled_table(pooled: Sequence[Pooled], weight_bytes: float | None) -> str:
         if weight_bytes and full and full.cache_bytes and one.cache_bytes:
             bound = f.speed_up_bound(weight_bytes, full.cache_bytes, one.cache_bytes)
         cells = [
-            _name(one.recipe, one.role),
+            name(one.recipe, one.role),
             plain(f.percent(one.budget)),
             *([_bar(one.score), value(one.score_change, signed=True)] if scored else []),
             value(one.logprob),
@@ -140,7 +140,7 @@ def _cell_row(cell: Cell, scored: bool, margins: bool) -> str:
     ended = ", ".join(f"{reason} {count}" for reason, count in sorted(cell.finish.items())) or "–"
     failed = f' <small class="bad">{cell.errors} failed</small>' if cell.errors else ""
     columns = [
-        _name(cell.recipe, cell.role),
+        name(cell.recipe, cell.role),
         plain(f.percent(cell.budget)),
         *([_bar(cell.score), value(cell.score_change, signed=True)] if scored else []),
         value(cell.logprob),
@@ -164,7 +164,7 @@ def worst_table(worst: Sequence[Cell]) -> str:
     for _, group in groupby(sorted(worst, key=key), key=lambda cell: (cell.recipe, cell.budget)):
         members = list(group)
         by_task = {cell.task: cell for cell in members}
-        columns = [_name(members[0].recipe, members[0].role), plain(f.percent(members[0].budget))]
+        columns = [name(members[0].recipe, members[0].role), plain(f.percent(members[0].budget))]
         for task in tasks:
             cell = by_task.get(task)
             change = (cell.score_change or cell.logprob_change) if cell else None
@@ -183,7 +183,7 @@ def worst_table(worst: Sequence[Cell]) -> str:
 
 def error_table(rows: Sequence[Mapping]) -> str:
     lines = [
-        f"<tr>{_name(row['recipe'], row.get('role') or '')}"
+        f"<tr>{name(row['recipe'], row.get('role') or '')}"
         f"<td>{f.text(f.place(row['task'], row.get('haystack'), row.get('length')))}</td><td>{f.text(row['error'])}</td></tr>"
         for row in rows
     ]

@@ -2,23 +2,31 @@
 
 Source: CLEX, ICLR 2024, arXiv 2310.16450. All weights train. The up-projection starts like a linear layer, the down-projection at zero, so training starts from NTK scaling by 2t - 1. A
 coarser solver step than at test time (0.1 against 0.01) keeps it cheap; both are fixed-step Runge-Kutta 4.
+
+`calibrate` is the cheap half: it trains the equation alone on a model whose weights stay (ours, not the paper's), so that any Llama-type model gets an artefact
+under its own hash, as `longspan calibrate clex` needs.
 """
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from longspan.engine import calibration
-from longspan.engine.model import load
+from longspan.engine.model import Model, load
+from longspan.errors import BadInput
 from longspan.ops.frequency_maps import Rope
 from longspan.ops.neural_frequencies import solve
 from longspan.ops.rotary import angles
 from longspan.ops.sampled_positions import continuous_positions
 from longspan.train.tiny import Plan, Progress, draw_batch, losses, rate_at
 from longspan.train.tiny_model import export, load_tiny
+from longspan.train.tiny_tasks import documentation
 
 
 class SolvedRotary(nn.Module):
@@ -90,3 +98,82 @@ def train_clex(
     }
     calibration.save("clex", load(str(folder)), tensors=network, facts=facts_of_run, folder=artefacts)
     return facts
+
+
+def calibrate(
+    method: Any,
+    model: Model,
+    out: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    steps: int = 200,
+    length: int = 512,
+    rows: int = 2,
+    rate: float = 3e-3,
+    solver_step: float = 0.1,
+    seed: int = 0,
+) -> Path:
+    """Train `method`'s equation on documentation prose, the model's weights frozen, and write the artefact; returns its path.
+
+    length: tokens a sequence, at most the window; positions are drawn over t windows, t up to `method.largest`. Raises BadInput for a model whose rotation is not one
+    plain RoPE shared by all layers, or without a tokenizer.
+    """
+    peer = _trainable_copy(model)
+    ropes = {layer.rope.trained for layer in model.geometry.layers.values()}
+    if model.tokenizer is None or len(ropes) != 1 or not hasattr(peer.base_model, "rotary_emb"):
+        raise BadInput(
+            f"clex is trained on a model with a tokenizer and one plain rotation for all layers, which {model.name or 'this one'} has not; "
+            "use clex(trained=false), which needs no artefact."
+        )
+    (rope,) = ropes
+    rope = Rope(rope.dim, rope.base, method.window or rope.window)
+    length = min(length, rope.window)
+    ids = torch.tensor(model.encode(documentation()))
+    torch.manual_seed(seed)
+    rotary = peer.base_model.rotary_emb = SolvedRotary(rope, rope.dim, solver_step)
+    optimizer = torch.optim.AdamW(rotary.parameters(), lr=rate, weight_decay=0.0)
+    losses_seen = []
+    for step in range(steps):
+        draw = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        starts = torch.randint(0, len(ids) - length, (rows,), generator=draw)
+        batch = torch.stack([ids[start : start + length] for start in starts])
+        positions, rotary.factor = continuous_positions(length, rope.window, method.largest, draw)
+        logits = peer(
+            input_ids=batch,
+            attention_mask=torch.ones_like(batch),
+            position_ids=positions.expand(rows, -1),
+            use_cache=False,
+        ).logits[:, :-1]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        if rotary.factor > 1:  # t = 1 is the model as it was: nothing to learn
+            loss.backward()
+            nn.utils.clip_grad_norm_(rotary.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses_seen.append(float(loss.detach()))
+        if progress is not None:
+            progress(step + 1, steps)
+    half = max(1, len(losses_seen) // 2)
+    facts = {
+        "made_by": f"longspan calibrate {method.spell()} --model {model.name}",
+        "steps": steps,
+        "largest": method.largest,
+        "length": length,
+        "solver_step": solver_step,
+        "seed": seed,
+        "nll_first_half": sum(losses_seen[:half]) / half,
+        "nll_second_half": sum(losses_seen[-half:]) / half,
+    }
+    network = {"up": rotary.up.detach(), "down": rotary.down.detach()}
+    return calibration.save("clex", model, tensors=network, facts=facts, folder=out)
+
+
+def _trainable_copy(model: Model) -> Any:
+    """transformers' own model on the same weights, under its own attention, nothing of it trainable."""
+    config = copy.deepcopy(model.hf.config)
+    config._attn_implementation = "sdpa"
+    with torch.device("meta"):
+        peer = type(model.hf)(config)
+    peer.load_state_dict(model.hf.state_dict(), assign=True, strict=False)
+    peer.tie_weights()
+    return peer.requires_grad_(False).eval()

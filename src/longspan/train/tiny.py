@@ -1,7 +1,8 @@
 """Train a tiny Llama from scratch on `tiny_tasks` and real prose, in minutes, on one CPU core.
 
-What makes recall form quickly at this size: heads that start on the way to it (`tiny_model`), a dense drill (`pairs`), lengths that grow (a stage ends once every task is above `pass_mark`, or after its share of the steps), several questions a sample,
-answers weigh far more than prose in the loss, and tasks that lag are drawn more often.
+What makes the tasks form quickly at this size: heads that start on the way to them (`tiny_model`), a dense drill (`pairs`) and hints along the way, lengths that
+grow (a stage ends once every task is above `pass_mark`, or after its share of the steps), several questions a sample, answers that weigh far more than
+prose in the loss, and tasks that lag being drawn more often.
 
 Deterministic by seed and number of threads: the data of step i come from the generator (seed, i) alone, so a run that is interrupted and resumed ends in the
 same weights as one that was not. Checkpoints are safetensors and JSON; the folder is what ``longspan.load`` reads.
@@ -19,12 +20,17 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from longspan.errors import BadInput
-from longspan.ops.sampled_positions import randomised_positions, scale_and_offset_positions
+from longspan.ops.sampled_positions import (
+    continuous_positions,
+    randomised_positions,
+    scale_and_offset_positions,
+)
 from longspan.train.tiny_checkpoint import resume, save_state
 from longspan.train.tiny_model import Shape, build, check_shape, export, load_weights_into
 from longspan.train.tiny_tasks import ANSWER, GRADED, PROSE, SHORTEST, TASKS, Difficulty, sample
 
 LOG = "training.jsonl"
+POSITIONS = ("plain", "randomised", "scaled", "interpolated", "scattered")
 RECALL_AND_PROSE = {"pairs": 2.0, "recall": 2.0, "text": 2.0}
 
 
@@ -37,7 +43,8 @@ class Plan:
     stage_share: share of `steps` after which a stage that has not reached `pass_mark` is left; the last stage takes what remains.
     prose_weight: weight of the mean prose loss beside the mean answer loss. The rate warms up, stays, and falls to zero over the last `decay` of the
     steps. mixture: tasks and their relative weights before the adaptive factor. positions: "plain", or drawn at random so that short samples teach long
-    ranges: "randomised" (Giraffe) or "scaled" (E2-LLM, scales up to `largest_scale`).
+    ranges: "randomised" (Giraffe), "scaled" (E2-LLM, scales up to `largest_scale`), "interpolated" (all divided by `largest_scale`: position
+    interpolation of one factor) or "scattered" (in order over a window drawn up to `largest_scale` times as long, undivided).
     """
 
     steps: int = 4000
@@ -85,17 +92,23 @@ def losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (answer loss, prose loss) in nats a token, and whether each answer token is the most probable (bool, flat).
 
-    A sample counts as one in the answer loss however many answers it has, or the drill with its hundreds would drown counting with its one.
+    A sample counts as one in the answer loss however many answers it has, or the drill with its hundreds would drown counting with its few; its
+    hints together count as much again.
     positions: float (B, S), or None for 0, 1, 2, ...
     """
-    logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
-    targets, kinds = ids[:, 1:], kinds[:, 1:]
+    # Without a mask, transformers takes positions that do not rise by one for several sequences packed in a row and parts them.
+    mask = None if positions is None else torch.ones_like(ids)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, :-1]
+    kinds = kinds[:, 1:]
+    hint = kinds < 0
+    targets = torch.where(hint, -kinds, ids[:, 1:])
     nll = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), reduction="none"
     ).view_as(targets)
     answer, prose = kinds == ANSWER, kinds == PROSE
     right = logits.detach()[answer].argmax(-1) == targets[answer]
     per_sample = (nll * answer).sum(1) / answer.sum(1).clamp(min=1)
+    per_sample = per_sample + (nll * hint).sum(1) / hint.sum(1).clamp(min=1)
     answered = answer.any(1).sum().clamp(min=1)
     return per_sample.sum() / answered, (nll * prose).sum() / prose.sum().clamp(min=1), right
 
@@ -127,8 +140,14 @@ def draw_positions(plan: Plan, step: int, rows: int, length: int) -> Tensor | No
     if plan.positions == "plain":
         return None
     generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
+    if plan.positions == "interpolated":
+        return (torch.arange(length) / plan.largest_scale).expand(rows, -1)
     if plan.positions == "randomised":
         return torch.stack([randomised_positions(length, generator) for _ in range(rows)])
+    if plan.positions == "scattered":
+        return torch.stack(
+            [continuous_positions(length, length, plan.largest_scale, generator)[0] for _ in range(rows)]
+        )
     return torch.stack(
         [scale_and_offset_positions(length, plan.largest_scale, generator)[0] for _ in range(rows)]
     )
@@ -230,8 +249,8 @@ def _check(shape: Shape, plan: Plan) -> None:
     unknown = [task for task in plan.mixture if task not in TASKS]
     if unknown:
         raise BadInput(f"unknown task {unknown[0]!r} in the mixture; use {', '.join(TASKS)}")
-    if plan.positions not in ("plain", "randomised", "scaled"):
-        raise BadInput(f"positions={plan.positions!r} is not one of plain, randomised, scaled")
+    if plan.positions not in POSITIONS:
+        raise BadInput(f"positions={plan.positions!r} is not one of {', '.join(POSITIONS)}")
     if list(plan.stages) != sorted(plan.stages):
         raise BadInput("stage lengths must ascend")
 
@@ -239,7 +258,25 @@ def _check(shape: Shape, plan: Plan) -> None:
 def preset(name: str) -> tuple[Shape, Plan]:
     """Named settings: "probe" (the shipped probe model), "short" (window 256, for extension experiments), "smoke" (seconds)."""
     presets = {
-        "probe": (Shape(), Plan()),
+        "probe": (
+            Shape(feed_forward=256, rope_base=1e6, start_counting=True),
+            Plan(
+                stages=(128, 256, 512, 1024),
+                least_rows=2,
+                pass_mark=0.96,
+                decay=0.3,
+                prose_weight=0.1,
+                mixture={
+                    "pairs": 0.25,
+                    "recall": 0.8,
+                    "tracking": 2.5,
+                    "copying": 2.0,
+                    "counting": 3.0,
+                    "text": 0.3,
+                },
+                difficulty=Difficulty(distractors=5, counts=4),
+            ),
+        ),
         "short": (
             Shape(hidden=128, query_heads=4, feed_forward=256, window=256, rope_base=10000.0),
             Plan(steps=1000, stages=(64, 128, 256), mixture=RECALL_AND_PROSE),

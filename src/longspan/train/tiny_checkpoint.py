@@ -15,8 +15,11 @@ FREE = ("steps", "decay", "stage_share", "pass_mark", "rate", "mixture")  # may 
 
 
 def described(shape, plan) -> dict:
-    """Settings as JSON knows them."""
-    return json.loads(json.dumps({"shape": asdict(shape), "plan": asdict(plan)}))
+    """Settings as JSON knows them. A knob of later date is left out at its default: what was made before it existed is the same model."""
+    found = json.loads(json.dumps({"shape": asdict(shape), "plan": asdict(plan)}))
+    if not found["shape"]["start_counting"]:
+        del found["shape"]["start_counting"]
+    return found
 
 
 def save_state(model, optimizer, shape, plan, progress, folder: Path) -> None:

@@ -10,9 +10,19 @@ from longspan.errors import BadInput
 from longspan.train.tiny_checkpoint import PROGRESS
 from longspan.train.tiny_evaluate import evaluate
 from longspan.train.tiny_model import export, load_tiny, parameters
+from longspan.train.tiny_tasks import Difficulty
 
 LOG = "training.jsonl"
 FACTS = "facts.json"
+
+
+def trained_difficulty(folder: Path) -> Difficulty:
+    """What the samples of a training run, or of the model shipped from it, were drawn with; the default where nothing says."""
+    for name in (PROGRESS, FACTS):
+        if (Path(folder) / name).is_file():
+            stored = json.loads((Path(folder) / name).read_text(encoding="utf-8"))
+            return Difficulty(**stored["plan"]["difficulty"])
+    return Difficulty()
 
 
 def ship(folder: Path, target: Path, samples: int = 100) -> dict[str, float]:
@@ -26,8 +36,8 @@ def ship(folder: Path, target: Path, samples: int = 100) -> dict[str, float]:
     export(load_tiny(folder), target, torch.float16)
     model = load_tiny(target)
     window = model.config.max_position_embeddings
-    scores = evaluate(model, window, samples)
     stored = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+    scores = evaluate(model, window, samples, difficulty=trained_difficulty(folder))
     facts = {
         "parameters": parameters(model),
         "length": window,

@@ -4,13 +4,15 @@
 |---|---|---|
 | recall | ``@ba=ke`` name @ba has value =ke | ``?@ba`` -> ``=ke`` |
 | tracking | ``@do@ba`` name @do has the value of @ba (chains) | ``?@do`` -> ``=ke`` |
-| copying | ``*=ke=lo=mi`` a starred passage among others (``-``, ``#``, ``%``) | ``*`` -> the passage |
-| counting | ``+@ba`` one occurrence of @ba | ``+?@ba`` -> a digit, 1 to 9 |
+| copying | ``*@ba=ke=lo=mi`` a passage with its name, among others | ``*@ba`` -> the passage |
+| counting | ``+@ba`` one occurrence of @ba, of a few names | ``+?@ba`` -> a digit, 0 to 9 |
 | pairs | ``@ba=ke@do=la@ba=ke...`` names with their values, again and again | every value whose name came before |
 | text | prose from Python's own documentation (`pydoc_data.topics`) | |
 
 Lines of a task stand at random places of prose until the sample has exactly the asked number of tokens, so nothing is padded. A sample ends with several
 questions and their answers. `pairs` is a drill, not a test: a third of its tokens are supervised recalls, which is what makes recall form early.
+Tracking and counting carry hints for training: at the end of a context line the model should already know what the line amounts to (the value of the
+name, the number of its occurrences so far), though the text goes on with something else. So each step of the way is supervised, and nothing leaks.
 
 The vocabulary is the 256 bytes, one token for each name and value, and <s>, </s>: below 512, and any text round-trips.
 """
@@ -18,7 +20,7 @@ The vocabulary is the 256 bytes, one token for each name and value, and <s>, </s
 import pydoc_data.topics
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -29,7 +31,10 @@ CONSONANTS, VOWELS = "bcdfghjklmnpqrstvwxz", "aeiou"
 SYLLABLES = tuple(c + v for c in CONSONANTS for v in VOWELS)
 NAMES = tuple("@" + s for s in SYLLABLES)
 VALUES = tuple("=" + s for s in SYLLABLES)
-IGNORED, PROSE, ANSWER = 0, 1, 2  # what a token is to the loss
+COUNTED = NAMES[
+    :6
+]  # what counting counts: a head that finds all of one name among 100 takes a tiny model far longer to form
+IGNORED, PROSE, ANSWER = 0, 1, 2  # what a token is to the loss; below 0: a hint
 HELD_OUT_SHARE = 0.1
 
 
@@ -63,15 +68,20 @@ def _encode(*pieces: str) -> list[int]:
 
 
 @cache
-def prose(held_out: bool = False) -> np.ndarray:
-    """Token ids of the documentation's prose, lines stripped; the last tenth of the topics is held out for evaluation."""
+def documentation(held_out: bool = False) -> str:
+    """The documentation's prose, lines stripped; the last tenth of the topics is held out for evaluation."""
     topics = sorted(pydoc_data.topics.topics)
     cut = int(len(topics) * (1 - HELD_OUT_SHARE))
     chosen = topics[cut:] if held_out else topics[:cut]
     lines = (line.strip() for topic in chosen for line in pydoc_data.topics.topics[topic].splitlines())
-    text = re.sub(
-        r"([ =+|*_~-])\1+", r"\1", "\n".join(line for line in lines if line)
-    )  # rules and table borders
+    # rules and table borders
+    return re.sub(r"([ =+|*_~-])\1+", r"\1", "\n".join(line for line in lines if line))
+
+
+@cache
+def prose(held_out: bool = False) -> np.ndarray:
+    """Token ids of `documentation`."""
+    text = documentation(held_out)
     return np.array(tokenizer()(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 
 
@@ -79,7 +89,7 @@ def prose(held_out: bool = False) -> np.ndarray:
 class Sample:
     """One sequence of token ids.
 
-    kinds: what each token is to the loss. answers: half-open token range of each answer. evidence: for each question, the first token of every
+    kinds: what each token is to the loss; -t where, instead of this token, t is to be foretold: a hint. answers: half-open token range of each answer. evidence: for each question, the first token of every
     context line it rests on.
     """
 
@@ -107,6 +117,7 @@ class _Plan:
     questions: list[
         tuple[list[int], list[int], tuple[int, ...]]
     ]  # question, answer, indices of its evidence lines
+    hints: dict[int, int] = field(default_factory=dict)  # line -> token to have in mind at its end
 
 
 def _prose_slice(rng: np.random.Generator, length: int, held_out: bool) -> np.ndarray:
@@ -139,9 +150,12 @@ def _assemble(rng: np.random.Generator, plan: _Plan, length: int, held_out: bool
         before = cut
     rest = filler[before:]
     position += len(rest)
+    whole = np.concatenate([*kinds, [PROSE] * len(rest), tail_kinds]).astype(np.int64)
+    for line, token in plan.hints.items():
+        whole[begins[line] + len(plan.lines[line])] = -token
     return Sample(
         ids=np.concatenate([*ids, rest, tail]).astype(np.int64),
-        kinds=np.concatenate([*kinds, [PROSE] * len(rest), tail_kinds]).astype(np.int64),
+        kinds=whole,
         answers=tuple((position + a, position + b) for a, b in answers),
         evidence=tuple(tuple(begins[index] for index in lines) for _, _, lines in plan.questions),
     )
@@ -163,18 +177,21 @@ def _recall(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
 
 
 def _tracking(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
-    """Chains: a record and up to `hops` assignments, lines of a chain in order, chains interleaved at random."""
-    chains = _draw(rng, 2, min(d.records // (d.hops + 1), length // (6 * (d.hops + 1))))
+    """Chains: a record and up to `hops` assignments, lines of a chain in order, chains interleaved at random. Hint: every assignment's value."""
+    names_at_most = d.records // 2
+    chains = _draw(rng, 2, min(names_at_most // (d.hops + 1), length // (8 * (d.hops + 1))))
     names = iter(rng.permutation(NAMES))
     values = rng.choice(VALUES, chains)
     links = [[next(names) for _ in range(1 + _draw(rng, 1, d.hops))] for _ in range(chains)]
     order = rng.permutation([chain for chain, link in enumerate(links) for _ in link])
-    lines, done, whereabouts = [], [0] * chains, {}
+    lines, done, whereabouts, hints = [], [0] * chains, {}, {}
     trails: list[tuple[int, ...]] = [()] * chains
     for chain in order:
         step = done[chain]
         name = links[chain][step]
         source = values[chain] if step == 0 else links[chain][step - 1]
+        if step:
+            hints[len(lines)] = _encode(values[chain])[0]
         lines.append(_encode("\n", name, source))
         trails[chain] += (len(lines) - 1,)
         whereabouts[name] = (values[chain], trails[chain])
@@ -182,27 +199,43 @@ def _tracking(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
     last = [link[-1] for link in links]
     others = [name for link in links for name in link[:-1]]
     room = (length - 2 - 3 * len(lines)) // 4
-    asked = [*rng.permutation(last), *rng.permutation(others)][: _draw(rng, 1, min(d.questions, room))]
-    questions = [(_encode("\n", "?", n), _encode(whereabouts[n][0]), whereabouts[n][1]) for n in asked]
-    return _Plan(lines, questions)
+    asked = [*rng.permutation(last), *rng.permutation(others)][: _draw(rng, 1, min(names_at_most, room))]
+    questions = [
+        (_encode("\n", "?", n), _encode(whereabouts[n][0]), whereabouts[n][1]) for n in rng.permutation(asked)
+    ]
+    return _Plan(lines, questions, hints)
 
 
 def _copying(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
-    """One starred passage of values among others that begin with another mark."""
-    passages = _draw(rng, 1, 1 + min(d.distractors, length // 32 - 1))
+    """Named passages of values, no value twice; the questions name them, as many as there is room for."""
+    passages = _draw(rng, 2, min(1 + d.distractors, length // 32))
     sizes = [_draw(rng, 3, min(d.copies, length // 16)) for _ in range(passages)]
-    parts = [rng.choice(VALUES, size, replace=False) for size in sizes]
-    marks = ["*", *rng.choice(list("-#%"), passages - 1)]
-    order = rng.permutation(passages)
-    lines = [_encode("\n", marks[i], *parts[i]) for i in order]
-    starred = int(np.flatnonzero(order == 0)[0])
-    return _Plan(lines, [(_encode("\n", "*"), _encode(*parts[0]), (starred,))])
+    values = rng.permutation(VALUES)
+    parts = np.split(values[: sum(sizes)], np.cumsum(sizes)[:-1])
+    names = rng.permutation(NAMES)[:passages]
+    lines = [_encode("\n", "*", name, *part) for name, part in zip(names, parts)]
+    room = length - 2 - sum(map(len, lines))
+    questions = []
+    for i in rng.permutation(passages):
+        room -= len(lines[i])
+        if room >= 0:
+            questions.append((_encode("\n", "*", names[i]), _encode(*parts[i]), (int(i),)))
+    return _Plan(lines, questions)
 
 
 def _counting(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
-    names = rng.permutation(NAMES)[: _draw(rng, 1, 1 + min(d.distractors, length // 64))]
-    counts = rng.integers(1, d.counts + 1, len(names))
+    """Occurrences of a few names, 0 to `counts` each, in any order. Hint: at every occurrence, which one it is."""
+    most = min(len(COUNTED), max(2, length // 24))
+    names = rng.permutation(COUNTED)[: _draw(rng, 2, most)]
+    counts = rng.integers(0, d.counts + 1, len(names))
+    while 3 * counts.sum() > length - 3 - 6 * len(names):
+        counts[rng.integers(len(names))] = 0
     occurrences = rng.permutation(np.repeat(np.arange(len(names)), counts))
+    hints = {
+        int(at): _encode(str(n + 1))[0]
+        for i in range(len(names))
+        for n, at in enumerate(np.flatnonzero(occurrences == i))
+    }
     return _Plan(
         [_encode("\n", "+", names[i]) for i in occurrences],
         [
@@ -213,6 +246,7 @@ def _counting(rng: np.random.Generator, length: int, d: Difficulty) -> _Plan:
             )
             for i in rng.permutation(len(names))
         ],
+        hints,
     )
 
 

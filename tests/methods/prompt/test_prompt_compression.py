@@ -19,6 +19,7 @@ from longspan.methods.prompt import (
     LLMLingua2,
     LongCodeZip,
     LongLLMLingua,
+    SpecPC,
     code,
 )
 from longspan.methods.prompt.baselines import RandomUnits, Truncate
@@ -60,6 +61,7 @@ ALL = [
     LongLLMLingua(),
     LLMLingua2(),
     LongCodeZip(),
+    SpecPC(window=8, kernel=5),
     RandomUnits(),
     Truncate(),
     Truncate(keep="tail"),
@@ -249,6 +251,34 @@ def test_headers_cut_other_languages_and_broken_code(language, text, count):
     cut = code.functions(text, language)
     assert "".join(text[a:b] for a, b in cut) == text
     assert len(cut) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        (module(), "python"),
+        ("import x\nexport function a() {\n  return 1;\n}\nfunction b() {\n}\n", "javascript"),
+        ("use a;\npub fn a() {\n  b();\n}\nimpl B {\n}\n", "rust"),
+        ("package a\n\nfunc A() {\n\tb()\n}\ntype B struct {\n}\n", "go"),
+        (documents(), "text"),
+        ("One line of prose (with a bracket) and nothing else.", "text"),
+    ],
+)
+def test_the_language_is_told_by_the_look_of_the_lines(text, language):
+    assert code.detect(text) == language
+
+
+def test_prose_is_cut_at_sentences_and_the_answering_one_is_found():
+    filler = [f"The bread of day {i} was good and the road was wet." for i in range(40)]
+    text = " ".join([*filler[:23], NEEDLE, *filler[23:]])
+    assert "".join(text[a:b] for a, b in code.functions(text, "text")) == text
+    out = LongCodeZip().compress(text, QUESTION, SCORER.count_tokens(text) // 4, SCORER)
+    at = text.index(NEEDLE)
+    assert out.holds(at, at + len(NEEDLE)) == 1 and "... " in out.text
+    small = LongCodeZip().compress(text, QUESTION, 30, SCORER)
+    assert small.manifest and small.tokens <= 30
+    with pytest.raises(BadInput, match="did you mean python"):
+        LongCodeZip(language="pyton")
 
 
 def test_blocks_cut_after_peaks_only():

@@ -30,7 +30,7 @@ def arkvale(bench: Bench) -> Outcome:
             q = rows.q[number][:, rows.cut + step].unsqueeze(1)
             if step == 0:
                 logits = grouped_scores(q, keys, 1.0).view(keys.shape[0], -1, keys.shape[1]).amax(1)
-                bound = view.method.bounds(view, q).repeat_interleave(16, 1)[:, : keys.shape[1]]
+                bound = view.method.scores(view, q).repeat_interleave(16, 1)[:, : keys.shape[1]]
                 holds &= bool((bound >= logits - 1e-2).all())
             wanted += view.method.select(view, q).indices.numel()
         fetched += view.state["recalls"]

@@ -5,8 +5,8 @@ from longspan.bench.verify import Outcome, check
 from longspan.bench.worlds.clock import Clock
 from longspan.bench.worlds.wiki import BOOKS, TOWNS, model, wiki
 from longspan.context.backends.rule import RuleModel
+from longspan.context.ledger import Ledger
 from longspan.context.memory.comorag import ComoKnobs, ComoRag, one_shot
-from longspan.context.port import Ledger
 from longspan.context.prompts import graph
 from longspan.context.retrieval.embedders import Hashing
 from longspan.context.stores.base import Selector

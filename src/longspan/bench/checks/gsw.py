@@ -7,10 +7,10 @@ from longspan.bench.testbed import Bench
 from longspan.bench.verify import Outcome, check
 from longspan.bench.worlds.chapters import PEOPLE, PLACES, model, world
 from longspan.bench.worlds.clock import Clock
+from longspan.context.ledger import Ledger
 from longspan.context.memory.gsw import Gsw, set_scores
 from longspan.context.memory.gsw_schema import GswKnobs
 from longspan.context.memory.plain import Passages
-from longspan.context.port import Ledger
 from longspan.context.retrieval.embedders import Hashing
 from longspan.context.stores.sqlite import SqliteStore
 

@@ -6,9 +6,9 @@ from longspan.bench.testbed import Bench
 from longspan.bench.verify import Outcome, check
 from longspan.bench.worlds.clock import Clock, day
 from longspan.bench.worlds.jobs import PEOPLE, history, truth, works_at, zep_model
+from longspan.context.ledger import Ledger
 from longspan.context.memory.plain import Passages
 from longspan.context.memory.zep import Zep
-from longspan.context.port import Ledger
 from longspan.context.retrieval.embedders import Hashing
 from longspan.context.stores.base import AsOf, Selector
 from longspan.context.stores.sqlite import SqliteStore

@@ -1,19 +1,15 @@
-"""Ada-LEval (NAACL 2024): TSort, put four shuffled segments of a text into order, and BestAnswer's loader.
+"""Ada-LEval's TSort (NAACL 2024): put four shuffled segments of a text into order. BestAnswer's loader is `ada_leval_best_answer`.
 
 TSort: four consecutive segments of the prose haystack of about equal size, shuffled; gold = the shown numbers in true order, e.g. [4, 1, 3, 2].
 The paper also gives the text before and after so that the order is decidable: `frame` sentences on either side.
 Ranking: `candidates` of the 24 orders (24 = all), for a model that cannot write lists.
-BestAnswer (Stack Overflow threads) is not shipped: `best_answer_items` reads the published JSON (question, all_answers, answer). Upstream takes
-the highest-numbered Ai found as a substring and accepts lists that are too short: whole designations and whole lists here.
+Upstream accepts lists that are too short: whole lists here.
 """
 
 import itertools
-import json
-import re
-from pathlib import Path
 
 from longspan.bench.item import Item
-from longspan.bench.task import Maker, Task, stable_seed
+from longspan.bench.task import Maker, Task
 from longspan.errors import BadInput
 
 SEGMENTS = 4
@@ -64,45 +60,6 @@ def tsort(maker: Maker) -> Item:
         )
 
     return maker.fit(build, minimum=SEGMENTS, maximum=limit)
-
-
-def best_answer_items(path: str | Path) -> list[Item]:
-    """Items of a published `stackselect_*.json`: name the accepted answer among A1..An. BadInput names a missing field and its row."""
-    source = Path(path)
-    if not source.is_file():
-        raise BadInput(
-            f"no BestAnswer file at {path}: it is published by open-compass/Ada-LEval as stackselect_<length>.json"
-        )
-    try:
-        rows = json.loads(source.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BadInput(f"{path} is not JSON") from None
-    items = []
-    for number, row in enumerate(rows):
-        for name in ("question", "all_answers", "answer"):
-            if name not in row:
-                raise BadInput(f"{path} row {number} has no field {name!r}")
-        answers = [str(a) for a in row["all_answers"]]
-        gold = str(row["answer"])
-        if not re.fullmatch(r"A\d+", gold):
-            raise BadInput(
-                f"{path} row {number}: field 'answer' must be a designation such as A3, not {gold!r}"
-            )
-        text, spans = f"A question and answers to it follow.\n\nQuestion:\n{row['question']}\n\n", []
-        for i, answer in enumerate(answers, 1):
-            text += f"A{i}:\n"
-            spans.append((len(text), len(text) + len(answer.strip())))
-            text += answer.strip() + "\n\n"
-        items.append(
-            Item(
-                id=f"best_answer-{row.get('question_id', number)}", task="best_answer", context=text.rstrip(),
-                question="Which answer is the most helpful one? Give its designation only, such as A2.", answer_prefix="Answer:",
-                answers=(gold,), candidates=tuple(f"A{i}" for i in range(1, len(answers) + 1)),
-                evidence=(spans[int(gold[1:]) - 1],), max_new_tokens=8, stop=(), seed=stable_seed("best_answer", number),
-                scorer="words_all", tags={"scope": "S3", "diffusion": "D2"}, metadata={"inferred": True},
-            )
-        )  # fmt: skip
-    return items
 
 
 TASKS = (

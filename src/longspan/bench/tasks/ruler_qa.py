@@ -24,7 +24,8 @@ DISHES = "plum soup,baked eel,rye dumplings,pear cake,lentil pie,smoked trout,ba
 )
 
 
-def _paragraphs(rng: Random, count: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+def invented_pages(rng: Random, count: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Facts of `count` towns, and of the people who founded them."""
     names = words.separate_names(rng, 5 * count)
     towns, rivers, people, teachers, valleys = (names[i * count : (i + 1) * count] for i in range(5))
     town_rows, people_rows = [], []
@@ -38,7 +39,7 @@ def _paragraphs(rng: Random, count: int) -> tuple[list[dict[str, str]], list[dic
     return town_rows, people_rows
 
 
-def _town_text(t: dict[str, str]) -> list[str]:
+def town_sentences(t: dict[str, str]) -> list[str]:
     return [
         f"{t['name']} is a small town in the valley of {t['valley']}.",
         f"It lies on the river {t['river']}.",
@@ -79,13 +80,13 @@ def generate(maker: Maker) -> Item:
 
     def build(units: int) -> Item:
         count = units // 2 + 2
-        towns, people = _paragraphs(maker.rng("pool", count), count)
+        towns, people = invented_pages(maker.rng("pool", count), count)
         target = towns[0]
         gold = (people if two_hop else towns)[0][field]
-        docs = [("town", 0, _town_text(target))] + (
+        docs = [("town", 0, town_sentences(target))] + (
             [("person", 0, _person_text(people[0]))] if two_hop else []
         )
-        rest = [("town", i, _town_text(towns[i])) for i in range(1, count)]
+        rest = [("town", i, town_sentences(towns[i])) for i in range(1, count)]
         rest += [("person", i, _person_text(people[i])) for i in range(0 if not two_hop else 1, count)]
         docs += rest[: units + 1]
         evidence_of = {("town", 0): [2 if two_hop else sentence]} | (

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from longspan.context.port import ChatModel, Completion, Metered, PortError, Refused, Schema
+from longspan.context.ledger import Metered
+from longspan.context.port import ChatModel, Completion, PortError, Refused, Schema
 from longspan.context.prompts import Prompt
 from longspan.context.structured import REFUSALS
 from longspan.errors import BadInput

@@ -6,7 +6,6 @@ cached tokens). That is exact under the recipe `full`; under a recipe that drops
 
 import time
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from longspan.context.backends.base import Backend
@@ -72,63 +71,27 @@ class Local(Backend):
         return Completion(made.text, usage, finish, seconds=time.perf_counter() - started)
 
     def logprobs(self, prefix_text: str, continuation_text: str) -> LogProbs:
-        coded = self.lm.tokenizer(
-            continuation_text,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        ids = coded["input_ids"]
-        if not ids:
+        from longspan.engine.textscore import coded
+
+        pair = coded(self.lm, prefix_text, continuation_text)
+        if not pair.ids:
             return LogProbs((), (), ())
-        prefix = self.lm.encode(prefix_text, special=True) or [min(self.lm.stop_ids)]
-        session, _ = self._read(prefix)
-        values = session.score(ids).tolist()
-        offsets = _tiled(coded["offset_mapping"], len(continuation_text))
-        return LogProbs(tuple(continuation_text[a:b] for a, b in offsets), offsets, tuple(values))
+        session, _ = self._read(pair.prefix)
+        return _log_probs(pair, continuation_text, session.score(pair.ids).tolist())
 
     def logprobs_many(self, pairs: Sequence[tuple[str, str]], packed: int = 2048) -> list[LogProbs]:
-        """`logprobs` of many short (prefix, continuation) pairs, up to `packed` prompt tokens in one forward. Same numbers up to
+        """`logprobs` of many short (prefix, continuation) pairs, up to `packed` tokens in a common forward. Same numbers up to
         rounding; the caller of many masks or candidates saves the cost of a forward each."""
+        from longspan.engine.textscore import coded, packs, score_packed
+
         if self.recipe != "full" or self.lm.geometry.recurrent:
             return [self.logprobs(*pair) for pair in pairs]
-        found: list[LogProbs] = []
-        batch: list[tuple[list[int], Any, str]] = []
-        for prefix_text, text in pairs:
-            prefix = self.lm.encode(prefix_text, special=True) or [min(self.lm.stop_ids)]
-            if batch and sum(len(ids) for ids, _, _ in batch) + len(prefix) > packed:
-                found += self._score_packed(batch)
-                batch = []
-            coded = self.lm.tokenizer(
-                text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
-            )
-            batch.append((prefix, coded, text))
-        return found + (self._score_packed(batch) if batch else [])
-
-    def _score_packed(self, batch: Sequence[tuple[list[int], Any, str]]) -> list[LogProbs]:
-        import torch
-
-        from longspan.engine.batch import Work, forward
-
-        sessions = [self.lm.session("full") for _ in batch]
-        opened = forward(self.lm, [Work(s, torch.tensor(ids)) for s, (ids, _, _) in zip(sessions, batch)])
-        works = [
-            Work(s, torch.tensor(coded["input_ids"]), logits="all")
-            for s, (_, coded, _) in zip(sessions, batch)
-            if coded["input_ids"]
+        read = [coded(self.lm, prefix, text) for prefix, text in pairs]
+        scored = [values for pack in packs(read, packed) for values in score_packed(self.lm, pack)]
+        return [
+            _log_probs(pair, text, values)
+            for pair, (_, text), values in zip(read, pairs, scored, strict=True)
         ]
-        rest = iter(forward(self.lm, works) if works else [])
-        scored = []
-        for first, (_, coded, text) in zip(opened, batch):
-            ids = coded["input_ids"]
-            if not ids:
-                scored.append(LogProbs((), (), ()))
-                continue
-            logits = torch.cat([first[None], next(rest)[:-1]])
-            values = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].tolist()
-            offsets = _tiled(coded["offset_mapping"], len(text))
-            scored.append(LogProbs(tuple(text[a:b] for a, b in offsets), offsets, tuple(values)))
-        return scored
 
     def choose(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[float, ...]:
         session, _ = self._read(self.prompt_ids(messages))
@@ -174,11 +137,5 @@ def _merged(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return rest or [{"role": "user", "content": head}]
 
 
-def _tiled(offsets: Sequence[tuple[int, int]], length: int) -> tuple[tuple[int, int], ...]:
-    """Spans that tile [0, length): tokens that share a character (bytes of one symbol) get it once, with the last."""
-    ends = list(accumulate((end for _, end in offsets), max))
-    for i in range(len(ends) - 1):
-        if offsets[i + 1][0] < ends[i]:
-            ends[i] = max(offsets[i + 1][0], ends[i - 1] if i else 0)
-    ends[-1] = length
-    return tuple(zip([0, *ends[:-1]], ends))
+def _log_probs(pair: Any, text: str, values: Sequence[float]) -> LogProbs:
+    return LogProbs(tuple(text[a:b] for a, b in pair.offsets), pair.offsets, tuple(values))

@@ -5,6 +5,7 @@ labelled "rule-based upper bound" and are never a claim about quality.
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class RuleModel(Backend):
         self.calls: list[str] = []
 
     def raw(self, messages: Sequence[Message], params: Params) -> Completion:
+        started = time.perf_counter()
         answer = self._answer(messages, params)
         if isinstance(answer, Completion):
             return answer
@@ -48,7 +50,8 @@ class RuleModel(Backend):
         if count_words(text) > params.max_tokens:
             text, finish = _first_words(text, params.max_tokens), "length"
         prompt = sum(count_words(message.content) for message in messages)
-        return Completion(text, Usage(prompt, count_words(text)), finish)
+        spent = time.perf_counter() - started
+        return Completion(text, Usage(prompt, count_words(text)), finish, seconds=spent)
 
     def _answer(self, messages: Sequence[Message], params: Params) -> Answer:
         for prompt, rule in self.rules.items():

@@ -16,8 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from longspan.context.chunking import chunks
+from longspan.context.ledger import Ledger, Metered, Operation
 from longspan.context.packer import Packed, Segment, Trust, pack
-from longspan.context.port import ChatModel, Ledger, Metered, Operation, PortError
+from longspan.context.port import ChatModel, PortError
 from longspan.context.retrieval.embedders import Embedder
 from longspan.context.stores.base import (
     NOW,

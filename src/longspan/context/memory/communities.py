@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from longspan.context.port import Ledger, Metered
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.prompts import zep as prompts
 from longspan.context.stores.base import Link, Record, Unit, content_id
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import dated, segment
 from longspan.context.memory.plain import hybrid_records
 from longspan.context.memory.tree import build_tree, cut_to, replace_kind, summarise
 from longspan.context.memory.triples import TripleGraph, TripleKnobs
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, LimitReached, Metered, PortError
+from longspan.context.port import LimitReached, PortError
 from longspan.context.prompts import graph as prompts
 from longspan.context.stores.base import NOW, AsOf, Record
 

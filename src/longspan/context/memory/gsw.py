@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from longspan.context.chunking import sentences
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory
 from longspan.context.memory.gsw_schema import (
     Actor,
@@ -30,7 +31,6 @@ from longspan.context.memory.gsw_schema import (
 from longspan.context.memory.names import normalised
 from longspan.context.memory.workspace import OPEN, Workspace, build_workspace
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import gsw as prompts
 from longspan.context.retrieval.bm25 import STOP_WORDS, TOKEN
 from longspan.context.stores.base import NOW, AsOf, Record, Unit, content_id, utc

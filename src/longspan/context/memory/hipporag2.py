@@ -1,9 +1,9 @@
 """HippoRAG 2: passages ranked by personalised PageRank over the triple graph (`triples.py`)."""
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import dated, segment
 from longspan.context.memory.triples import TripleGraph
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.stores.base import AsOf
 
 

@@ -16,9 +16,9 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import mem0 as prompts
 from longspan.context.retrieval.bm25 import STOP_WORDS, TOKEN
 from longspan.context.stores.base import AsOf, Record, Unit, content_id, utc

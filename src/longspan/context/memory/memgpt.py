@@ -13,10 +13,10 @@ from typing import Literal
 from pydantic import BaseModel
 
 from longspan.context.chunking import chunks
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
 from longspan.context.memory.tree import cut_to
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import memgpt as prompts
 from longspan.context.stores.base import NOW, AsOf, Record, Unit, content_id, utc
 

@@ -52,7 +52,7 @@ def open_store(location: str, must_exist: bool = False) -> Store:
             f"there is no memory at {path}; make one with `longspan remember FILE --memory {path}`"
         )
     if not path.parent.is_dir():
-        raise BadInput(f"the folder {path.parent} does not exist")
+        raise BadInput(f"the folder {path.parent} does not exist; make it first")
     return SqliteStore(path)
 
 
@@ -62,8 +62,14 @@ def chat_model(spec: str) -> ChatModel:
         return heuristic_model()
     if kind == "local":
         from longspan.context.backends.local import Local
+        from longspan.engine.aliases import ALIASES
 
-        return Local(rest or "smollm2-135m")
+        name = rest or "smollm2-135m"
+        if "/" not in name and name not in ALIASES and not Path(name).expanduser().exists():
+            raise BadInput(
+                f"there is no local model {name!r}; {nearest(name, ALIASES)} A folder or a .gguf file works too."
+            )
+        return Local(name)
     if kind in ("http", "https") and "#" in spec:
         from longspan.context.backends.endpoint import Endpoint
 
@@ -81,20 +87,33 @@ def open_memory(
     *,
     system: str | None = None,
     model: str = "none",
-    embedder: str = "minilm",
+    embedder: str | None = None,
     must_exist: bool = False,
 ) -> StoreMemory:
-    """Open or make a memory. `system` None takes the one it was made with, "passages" for a new one."""
+    """Open or make a memory. `system` and `embedder` None take those it was made with, "passages" and "minilm" for a new one."""
     if system is not None and system not in SYSTEMS:
         raise BadInput(f"there is no memory system {system!r}; {nearest(system, SYSTEMS)}")
     chat = chat_model(model)
     store = open_store(location, must_exist)
     try:
         named = store.bind("system", system or "passages", keep=system is None)
-        return SYSTEMS[named](store, chat, embedder_named(embedder))
+        return SYSTEMS[named](store, chat, embedder_named(embedder or _filled_with(store)))
     except BadInput:
         store.close()
         raise
+
+
+def _filled_with(store: Store) -> str:
+    """The name of the embedder that a store is bound to; a model folder's cannot be told, and the store then refuses MiniLM."""
+    return "hashing" if store.embedder is not None and store.embedder[0].startswith("hashing-") else "minilm"
+
+
+def asked(query: str, budget: int) -> None:
+    """The one check of what a person or a client asks a memory for."""
+    if not query.strip():
+        raise BadInput("the question is empty; say what to look for")
+    if budget < 1:
+        raise BadInput(f"the budget is {budget} tokens; give at least 1")
 
 
 def episodes_of(
@@ -152,13 +171,22 @@ def instant_of(text: str | None) -> datetime | None:
     return utc(time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The given files, and for a folder all readable files in it, sorted."""
-    found: list[Path] = []
-    for path in paths:
-        path = path.expanduser()
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        else:
-            found.append(path)
-    return found
+def told_in(paths: Sequence[Path], **options: Any) -> tuple[list[tuple[Path, list[Episode]]], list[str]]:
+    """(path, episodes) of the given files and of all files in given folders, and why files of a folder were passed over.
+
+    options: as for `episodes_of`. BadInput for a named file that cannot be read, and for folders without anything readable.
+    """
+    told: list[tuple[Path, list[Episode]]] = []
+    passed: list[str] = []
+    for path in (path.expanduser() for path in paths):
+        if not path.is_dir():
+            told.append((path, episodes_of(path, **options)))
+            continue
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            try:
+                told.append((file, episodes_of(file, **options)))
+            except BadInput as error:
+                passed.append(str(error))
+    if not told:
+        raise BadInput(passed[0] if passed else f"there are no files in {', '.join(map(str, paths))}")
+    return told, passed

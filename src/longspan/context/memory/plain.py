@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
 from longspan.context.packer import Packed, Segment, pack
-from longspan.context.port import Ledger, Metered
 from longspan.context.retrieval.embedders import Embedder
 from longspan.context.retrieval.hybrid import fuse
 from longspan.context.stores.base import NOW, AsOf, Record, Store, Unit, clean

@@ -4,11 +4,11 @@ Source: Sarthi et al. 2024, code parthsarthi03/raptor (MIT). The tree is built a
 equal tokens is document-order RAG (`base.Passages`).
 """
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, segment
 from longspan.context.memory.plain import hybrid_records
 from longspan.context.memory.tree import build_tree
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import raptor as prompts
 from longspan.context.stores.base import AsOf, Unit
 

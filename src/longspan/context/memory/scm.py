@@ -13,9 +13,10 @@ A local model answers by comparing log p("A") with log p("B"); any other by its 
 import math
 from dataclasses import dataclass, replace
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
 from longspan.context.packer import Segment
-from longspan.context.port import ChatModel, Ledger, Metered
+from longspan.context.port import ChatModel
 from longspan.context.prompts import Prompt
 from longspan.context.prompts import scm as prompts
 from longspan.context.stores.base import AsOf, Record, Unit, content_id

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from longspan.context.chunking import chunks
+from longspan.context.ledger import Ledger
 from longspan.context.memory.base import StoreMemory
 from longspan.context.memory.clusters import soft_clusters
-from longspan.context.port import Ledger
 from longspan.context.prompts import Prompt
 from longspan.context.stores.base import Record, Unit, content_id
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory
-from longspan.context.port import Ledger, Metered, PortError
+from longspan.context.port import PortError
 from longspan.context.prompts import graph as prompts
 from longspan.context.retrieval.pagerank import graph, personalised_pagerank
 from longspan.context.stores.base import AsOf, Link, Record, Unit, content_id

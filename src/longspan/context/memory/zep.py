@@ -3,12 +3,12 @@
 Source: "Zep: A Temporal Knowledge Graph Architecture for Agent Memory" (Rasmussen et al. 2025); the open graph engine is
 getzep/graphiti (Apache-2.0). Constants are those of its code. Per episode: extract entities (A), resolve them against
 known ones by name, trigrams and at last the model (B), extract facts (C), judge each against similar facts (D), date it
-where needed (E), close the validity of what it contradicts. New facts never delete old ones.
+where needed (E), close the validity of what it contradicts; fill the custom attributes of typed entities. New facts never delete old ones.
 
 Where this differs, on purpose: an entity lives as long as one episode mentions it (Graphiti leaves orphans); entity
 summaries are computed from the current facts when they are read, so that forgetting cannot leave a fact in them, and a
 model writes one only above the length limit (`summarise`); a fact that became true again after it had ended is a new
-fact and not a duplicate; deletion derives again what it had to drop. Custom entity attributes are not implemented.
+fact and not a duplicate; deletion derives again what it had to drop.
 """
 
 import json
@@ -17,20 +17,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory
 from longspan.context.memory.names import normalised
+from longspan.context.memory.zep_attributes import ZepAttributes
 from longspan.context.memory.zep_entities import ZepEntities
 from longspan.context.memory.zep_schema import Dates, Draft, Facts, StatedFact, Verdict, ZepKnobs
 from longspan.context.memory.zep_search import ZepSearch
 from longspan.context.memory.zep_time import invalidate, overlaps
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import zep as prompts
 from longspan.context.retrieval.hybrid import fuse
 from longspan.context.stores.base import Link, Record, Unit, content_id, utc
 
 
-class Zep(ZepEntities, ZepSearch, StoreMemory):
-    """`remember` runs the five steps, `recall` the hybrid search of `ZepSearch`."""
+class Zep(ZepEntities, ZepAttributes, ZepSearch, StoreMemory):
+    """`remember` runs the steps, `recall` the hybrid search of `ZepSearch`."""
 
     name = "zep"
 
@@ -47,6 +48,7 @@ class Zep(ZepEntities, ZepSearch, StoreMemory):
         vectors = self._embed([fact.fact for fact in stated], ledger, "ingest") if stated else []
         for fact, vector in zip(stated, vectors):
             self._add_fact(tenant, draft, fact, vector, ids, model)
+        self._attributes(tenant, draft, ids, model)
         return Unit(
             None, self.clock(), tuple(draft.records.values()), tuple(draft.links), (), tuple(draft.support)
         )
@@ -89,7 +91,8 @@ class Zep(ZepEntities, ZepSearch, StoreMemory):
         if source == target:
             return
         begins, ends = when(stated.valid_at), when(stated.invalid_at)
-        same, others = self._pools(tenant, draft, stated.fact, vector, source, target, begins)
+        with model.ledger.timed("ingest", "search"):
+            same, others = self._pools(tenant, draft, stated.fact, vector, source, target, begins)
         for known in same:
             if normalised(known.text) == normalised(stated.fact) and _holds(known, begins):
                 draft.support.append((known.id, draft.episode.id))

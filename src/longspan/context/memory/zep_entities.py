@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from longspan.context.chunking import chunks
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode
 from longspan.context.memory.names import normalised, same_name
 from longspan.context.memory.zep_schema import GENERIC, Draft, Entities, Resolutions
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import zep as prompts
 from longspan.context.stores.base import Link, Record, content_id
 
@@ -55,7 +55,8 @@ class ZepEntities:
         vectors = self._embed(names, ledger, "ingest") if names else []
         ids, open_names, candidates = {}, [], {}
         for name, vector in zip(names, vectors):
-            candidates[name] = self._candidates(tenant, name, vector)
+            with ledger.timed("ingest", "search"):
+                candidates[name] = self._candidates(tenant, name, vector)
             same, ask = same_name(
                 name, {r.id: r.data["name"] for r in candidates[name].values()}, self.knobs.jaccard
             )

@@ -1,21 +1,28 @@
 """Knobs of Zep, what its prompts answer, and the draft of one episode's writes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
 from longspan.context.memory.base import Episode
+from longspan.context.port import Schema
 from longspan.context.stores.base import Link, Record
+from longspan.errors import BadInput, nearest
 
 GENERIC = "Entity"
 
 
 @dataclass(frozen=True)
 class ZepKnobs:
-    """Defaults of the Graphiti code. Lengths in tokens of the model's counter, cosines of the embedder."""
+    """Defaults of the Graphiti code. Lengths in tokens of the model's counter, cosines of the embedder.
+
+    attributes: a schema (pydantic class or JSON schema) of what to know about entities of a type, by the type's name.
+    """
 
     previous: int = 10
     types: tuple[tuple[str, str], ...] = ((GENERIC, "anything that no other type fits"),)
+    attributes: Mapping[str, Schema] = field(default_factory=dict)
     candidates: int = 15
     min_cosine: float = 0.6
     jaccard: float = 0.9
@@ -29,6 +36,14 @@ class ZepKnobs:
     constant: float = 0.0
     reranker: str = "rrf"
     mmr_balance: float = 0.5
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.types]
+        for name in self.attributes:
+            if name not in names:
+                raise BadInput(
+                    f"attributes are given for the entity type {name!r}, which is not among the types; {nearest(name, names)}"
+                )
 
 
 class NamedEntity(BaseModel):

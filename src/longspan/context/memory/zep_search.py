@@ -5,10 +5,11 @@ Methods return 2 x limit candidates each. Rerankers: "rrf", "mmr" (compares with
 their interval; ask with `AsOf(valid=...)` for what held at a time.
 """
 
+from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import dated, segment
 from longspan.context.memory.communities import build_communities
+from longspan.context.memory.zep_attributes import attributes_id
 from longspan.context.packer import Segment
-from longspan.context.port import Ledger, Metered
 from longspan.context.prompts import zep as prompts
 from longspan.context.retrieval.hybrid import fuse
 from longspan.context.retrieval.mmr import mmr
@@ -93,6 +94,9 @@ class ZepSearch:
             for e in entities
             if e.id in summaries
         ]
+        ids = [attributes_id(entity.id) for entity in entities]
+        typed = {record.id: record for record in self.store.get(tenant, ids, at=at)} if ids else {}
+        lines += [(typed[id], f"About {typed[id].text}") for id in ids if id in typed]
         lines += [(group, f"Topic: {group.text}") for group in groups]
         lines += [(episode, dated(episode)) for episode in episodes]
         return [segment(record, rank, text) for rank, (record, text) in enumerate(lines)]

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from longspan.context.stores.base import NOW, AsOf, Record
-from longspan.context.stores.sql import VISIBLE, SqlStore, _tenant, as_of
-from longspan.context.stores.sqlite import match_any
+from longspan.context.stores.sql import VISIBLE, SqlStore, _tenant, as_of, match_any
 from longspan.errors import BadInput
 
 MIGRATIONS = (
@@ -70,20 +69,14 @@ class PostgresStore(SqlStore):
         self._db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
         self._db.execute(sql.SQL("SET search_path TO {}, public").format(name))
         self._migrate()
-        for (number,) in self._run("SELECT value FROM meta WHERE name LIKE 'erasing:%'"):
-            self._erase_traces(int(number))
-        rows = self._run("SELECT value FROM meta WHERE name = 'embedder'")
-        self.embedder = tuple(json.loads(rows[0][0])) if rows else None
+        self._resume()
 
     def _migrate(self) -> None:
         self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         with self._writing():
             self._db.execute("LOCK TABLE meta IN EXCLUSIVE MODE")
             version = self.schema_version
-            if version > len(MIGRATIONS):
-                raise BadInput(
-                    f"the schema {self.path!r} has version {version}, but this Longspan knows up to {len(MIGRATIONS)}"
-                )
+            self._refuse_newer(version, len(MIGRATIONS))
             for script in MIGRATIONS[version:]:
                 self._db.execute(script)
             self._run(
@@ -95,10 +88,6 @@ class PostgresStore(SqlStore):
     def schema_version(self) -> int:
         rows = self._run("SELECT value FROM meta WHERE name = 'version'")
         return int(rows[0][0]) if rows else 0
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
 
     def search_text(
         self, tenant: str, query: str, *, kinds: Sequence[str], limit: int, at: AsOf = NOW
@@ -188,15 +177,11 @@ class PostgresStore(SqlStore):
             vector=None if record.vector is None else _literal(record.vector),
         )
 
-    def _remove_rows(self, number: int, rows: str) -> None:
-        for table in ("provenance", "versions"):
-            self._run(f"DELETE FROM {table} WHERE row_id IN {self._each('rows', int)}", rows=rows)
-
     def _erase_traces(self, number: int) -> None:
         with self._lock:
             for table in ("versions", "provenance", "links"):
                 self._db.execute(f"VACUUM FULL {table}")
-            self._run("DELETE FROM meta WHERE name = :name", name=f"erasing:{number}")
+            self._erased(number)
 
 
 def _literal(vector: np.ndarray) -> str:

@@ -6,12 +6,14 @@ methods at the end that raise NotImplementedError.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from longspan.context.retrieval.bm25 import STOP_WORDS
 from longspan.context.stores.base import (
     NOW,
     AsOf,
@@ -26,6 +28,7 @@ from longspan.context.stores.writing import Writing
 from longspan.errors import BadInput
 
 FOREVER = 2**62
+_WORD = re.compile(r"\w+")
 COLUMNS = (
     "v.id, v.kind, v.text, v.data, v.valid_from, v.valid_to, v.recorded_at, v.retracted_at, v.prompt, v.model, v.trust, "
     "v.session, v.subject, v.row_id"
@@ -45,9 +48,40 @@ def as_of(at: AsOf) -> dict[str, int]:
 
 
 class SqlStore(Writing, Purging):
-    """Implements `stores.base.Store` over `_run(sql, **parameters) -> list of rows` and the dialect methods."""
+    """Implements `stores.base.Store` over `_run(sql, **parameters) -> list of rows` and the dialect methods. A store has a
+    connection `_db`, a `_lock` around it and a `path` that names it in messages."""
+
+    path: str
+    _db: Any
+    _lock: Any
 
     embedder: tuple[str, int] | None = None
+    tables: tuple[str, ...] = (
+        "provenance",
+        "versions",
+    )  # those with one or more rows a version, keyed by `row_id`
+
+    # -- opening
+
+    def _refuse_newer(self, version: int, known: int) -> None:
+        if version > known:
+            raise BadInput(
+                f"{self.path} has schema version {version}, but this Longspan knows up to {known}; update Longspan"
+            )
+
+    def _resume(self) -> None:
+        """Finish a purge that was cut off between its transaction and the cleaning, and learn the bound embedder."""
+        for (number,) in self._run("SELECT value FROM meta WHERE name LIKE 'erasing:%'"):
+            self._erase_traces(int(number))
+        rows = self._run("SELECT value FROM meta WHERE name = 'embedder'")
+        self.embedder = tuple(json.loads(rows[0][0])) if rows else None
+
+    def _erased(self, number: int) -> None:
+        self._run("DELETE FROM meta WHERE name = :name", name=f"erasing:{number}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
 
     # -- reading
 
@@ -251,7 +285,8 @@ class SqlStore(Writing, Purging):
 
     def _remove_rows(self, number: int, rows: str) -> None:
         """Delete version rows (a JSON list) from every table and index."""
-        raise NotImplementedError
+        for table in self.tables:
+            self._run(f"DELETE FROM {table} WHERE row_id IN {self._each('rows', int)}", rows=rows)
 
     def _erase_traces(self, number: int) -> None:
         """After a purge: make deleted bytes disappear from files and logs."""
@@ -262,6 +297,13 @@ def _tenant(tenant: str) -> str:
     if not isinstance(tenant, str) or not tenant or clean(tenant) != tenant:
         raise BadInput("a tenant id is needed: text that is not empty and that UTF-8 can hold")
     return tenant
+
+
+def match_any(query: str, terms: int = 128) -> str:
+    """Any content word of `query`, as FTS5 and PostgreSQL's web search both read it: every word is quoted, so no operator gets
+    through."""
+    words = [word for word in _WORD.findall(query) if word.lower() not in STOP_WORDS]
+    return " OR ".join(f'"{word}"' for word in dict.fromkeys(words[:terms]))
 
 
 def vector_bytes(vector: np.ndarray) -> bytes:

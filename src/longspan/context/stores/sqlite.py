@@ -7,7 +7,6 @@ the log truncated, so that no byte of the text is left on disk.
 """
 
 import json
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from longspan.context.retrieval.bm25 import STOP_WORDS
 from longspan.context.stores.base import NOW, AsOf, Record
-from longspan.context.stores.sql import FOREVER, VISIBLE, SqlStore, _tenant, as_of, vector_bytes
+from longspan.context.stores.sql import FOREVER, VISIBLE, SqlStore, _tenant, as_of, match_any, vector_bytes
 from longspan.errors import BadInput
 
 # Every entry brings a file from the version before to the next; the list is only ever appended to.
@@ -47,11 +45,12 @@ MIGRATIONS = (
     """,
 )
 APPLICATION_ID = 0x4C534D31  # "LSM1" in the file header: tells our files from other SQLite files
-_WORD = re.compile(r"\w+")
 
 
 class SqliteStore(SqlStore):
     """`path` may be ":memory:". `wait` is how many seconds a writer waits for others. Safe to share between threads."""
+
+    tables = ("vectors", *SqlStore.tables)
 
     def __init__(self, path: str | Path, wait: float = 60.0):
         self.path = str(path)
@@ -69,21 +68,13 @@ class SqliteStore(SqlStore):
         tables = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
         if tables and not ours:
             raise BadInput(f"{self.path} is an SQLite file of another program, not a Longspan memory")
-        if version > len(MIGRATIONS):
-            raise BadInput(
-                f"{self.path} has schema version {version}, but this Longspan knows up to {len(MIGRATIONS)}; update Longspan"
-            )
+        self._refuse_newer(version, len(MIGRATIONS))
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA secure_delete = ON")
         if version < len(MIGRATIONS):
             self._migrate()
-        for (number,) in self._run("SELECT value FROM meta WHERE name LIKE 'erasing:%'"):
-            self._erase_traces(
-                int(number)
-            )  # a purge was cut off between its transaction and the cleaning of the file
-        rows = self._run("SELECT value FROM meta WHERE name = 'embedder'")
-        self.embedder = tuple(json.loads(rows[0][0])) if rows else None
+        self._resume()
 
     def _migrate(self) -> None:
         with self._writing():
@@ -98,10 +89,6 @@ class SqliteStore(SqlStore):
     @property
     def schema_version(self) -> int:
         return self._db.execute("PRAGMA user_version").fetchone()[0]
-
-    def close(self) -> None:
-        with self._lock:
-            self._db.close()
 
     def search_text(
         self, tenant: str, query: str, *, kinds: Sequence[str], limit: int, at: AsOf = NOW
@@ -235,8 +222,7 @@ class SqliteStore(SqlStore):
 
     def _remove_rows(self, number: int, rows: str) -> None:
         self._run(f"DELETE FROM {_fts(number)} WHERE rowid IN {self._each('rows', int)}", rows=rows)
-        for table in ("vectors", "provenance", "versions"):
-            self._run(f"DELETE FROM {table} WHERE row_id IN {self._each('rows', int)}", rows=rows)
+        super()._remove_rows(number, rows)
 
     def _erase_traces(self, number: int) -> None:
         with self._lock:
@@ -253,7 +239,7 @@ class SqliteStore(SqlStore):
                     f"everything was deleted, but another process is reading {self.path}, so old bytes may remain in its log; "
                     "close it and open this memory again"
                 )
-            self._run("DELETE FROM meta WHERE name = :name", name=f"erasing:{number}")
+            self._erased(number)
 
 
 def _visible(times: np.ndarray, at: AsOf) -> np.ndarray:
@@ -267,9 +253,3 @@ def _visible(times: np.ndarray, at: AsOf) -> np.ndarray:
 def _fts(number: int) -> str:
     """The name of a tenant's FTS5 table: made of the integer that the store itself gave out, never of data."""
     return f"text_of_{int(number)}"
-
-
-def match_any(query: str, terms: int = 128) -> str:
-    """An FTS5 expression that matches any content word of `query`; every word is quoted, so no operator gets through."""
-    words = [word for word in _WORD.findall(query) if word.lower() not in STOP_WORDS]
-    return " OR ".join(f'"{word}"' for word in dict.fromkeys(words[:terms]))

@@ -8,6 +8,7 @@ Different counts per head are stored ragged, so memory really is freed; the refe
 reference's rounding can change the total; here it is repaired to be exact. Authors: a floor of 0 is unstable.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from longspan.methods.cache.snapkv import SnapKV
 @register("adakv")
 @dataclass(frozen=True)
 class AdaKV(CachePolicy):
-    """base: the policy whose scores compete (its own budget and schedule are not used). floor: least share of an even split."""
+    """base: the policy whose scores compete (not its budget and schedule); what it protects stays. floor: least share of an even split."""
 
     source = Source("https://arxiv.org/abs/2407.11550", 2024, "https://github.com/FFY0/AdaKV")
 
@@ -38,4 +39,5 @@ class AdaKV(CachePolicy):
         return self.base.needs
 
     def score(self, view: LayerView) -> Tensor:
-        return self.base.score(view)
+        base = dataclasses.replace(self.base, budget=self.budget)
+        return base.protected(view, base.score(view))

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from longspan.engine.method import CachePolicy, Source
 from longspan.engine.needs import Needs
-from longspan.engine.recipe import Recipe
 from longspan.engine.registry import register
 from longspan.engine.session import Session
 from longspan.engine.view import LayerView
@@ -84,10 +83,10 @@ class Finch(CachePolicy):
             if not isinstance(self.question, str)
             else session.model.encode(f"\n\n{self.question}")
         )
-        plain = Recipe(tuple(m for m in session.recipe.methods if m.stage == "positions"))
-        if session.map is not None and not plain.methods:
-            plain = Recipe(
-                (dataclasses.replace(self, budget=1.0, when="prefill"),)
+        plain = session.recipe.uncompressed
+        if session.map is not None and not plain.of("positions"):
+            plain = plain + dataclasses.replace(
+                self, budget=1.0, when="prefill"
             )  # numbers positions, drops nothing
         fork = session.fork(plain, collect=Needs(window_queries=len(ids)))
         fork.feed(torch.tensor(ids), reading=False)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from longspan.engine.method import CachePolicy, Source
 from longspan.engine.needs import Needs
-from longspan.engine.recipe import Recipe
 from longspan.engine.registry import register
 from longspan.engine.session import Session
 from longspan.engine.view import LayerView
@@ -73,12 +72,11 @@ class KVzip(CachePolicy):
 
 def reconstruction_scores(method: KVzip, session: Session) -> dict[int, Tensor]:
     """Largest reconstruction attention of every entry, per growing layer (Hk, T), in [0, 1]. The session is left as it was."""
-    positions = Recipe(tuple(m for m in session.recipe.methods if m.stage == "positions"))
     views = {layer: session.view(layer, method) for layer in session.growing_layers()}
     best = {layer: torch.zeros_like(view.positions, dtype=torch.float32) for layer, view in views.items()}
     for start in range(0, session.length, method.chunk):
         stop = min(session.length, start + method.chunk)
-        fork = session.fork(positions, collect=Needs(window_queries=session.chunk))
+        fork = session.fork(session.recipe.uncompressed, collect=Needs(window_queries=session.chunk))
         ids = torch.tensor(method.repeat_ids(session, start, stop))
         for block in ids.split(session.chunk):
             fork.feed(block, reading=False)

@@ -11,55 +11,42 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import pad
 
-from longspan.engine.budget import Budget
-from longspan.engine.method import DecodeSelector, Source
+from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.engine.view import LayerView
 from longspan.errors import BadInput
-from longspan.methods.decode.base import budget_entries
+from longspan.methods.decode.base import PagedSelector
 from longspan.ops.attention import grouped_scores
-from longspan.ops.page_digest import PageDigest, top_pages
+from longspan.ops.page_digest import PageDigest
 from longspan.ops.selection import Selection
 from longspan.ops.tile_scores import tile_means
 
 
 @register("arkvale")
 @dataclass(frozen=True)
-class ArkVale(DecodeSelector):
+class ArkVale(PagedSelector):
     """page: entries a page. volume: "ball" or "cuboid". budget: share, entries a head, or bytes that a token reads. sink_pages, recent_pages: always
     read. Bounds of a query group are reduced by their largest."""
 
     source = Source("https://github.com/pku-liang/ArkVale", 2024, "https://github.com/pku-liang/ArkVale")
 
     dense_layers: int = 2
-    page: int = 32
     volume: str = "ball"
-    budget: float | int | str = 0.25
-    sink_pages: int = 1
-    recent_pages: int = 1
 
     def __post_init__(self) -> None:
-        Budget.parse(self.budget)
-        if (
-            self.page < 1
-            or self.volume not in ("ball", "cuboid")
-            or min(self.sink_pages, self.recent_pages) < 0
-        ):
-            raise BadInput(
-                "arkvale takes page >= 1, volume=ball or cuboid, and sink_pages and recent_pages >= 0."
-            )
+        super().__post_init__()
+        if self.volume not in ("ball", "cuboid"):
+            raise BadInput(f"volume={self.volume!r} of arkvale is neither ball nor cuboid.")
 
-    def index(self, view: LayerView) -> None:
-        keys = view.prefix(min(view.run.store.lengths))[0]
+    def digest(self, view: LayerView, keys: Tensor) -> None:
         if self.volume == "cuboid":
             digest = PageDigest(self.page)
             digest.update(keys)
             view.state["digest"] = digest
         else:
             view.state["centre"], view.state["radius"] = balls(keys, self.page)
-        view.state["budget"] = budget_entries(view, self.budget)
 
-    def bounds(self, view: LayerView, q: Tensor) -> Tensor:
+    def scores(self, view: LayerView, q: Tensor) -> Tensor:
         """Upper bounds of the unscaled logits in every page, (Hk, P), the largest in each query group."""
         if self.volume == "cuboid":
             return view.state["digest"].scores(q, "max")
@@ -69,19 +56,10 @@ class ArkVale(DecodeSelector):
         return (at_centre + length * radius.unsqueeze(1)).amax(1)
 
     def select(self, view: LayerView, q: Tensor) -> Selection | None:
-        count, wanted = view.run.indexed, max(1, view.state["budget"] // self.page)
-        if view.state["budget"] >= count:
-            return None
-        chosen = top_pages(
-            self.bounds(view, q),
-            wanted,
-            count,
-            self.page,
-            sink_pages=self.sink_pages,
-            recent_pages=self.recent_pages,
-        )
-        view.state["recalls"] = view.state.get("recalls", 0) + recalls(view.state.get("held"), chosen.indices)
-        view.state["held"] = chosen.indices
+        chosen = super().select(view, q)
+        if chosen is not None:
+            fetched = recalls(view.state.get("held"), chosen.indices)
+            view.state.update(held=chosen.indices, recalls=view.state.get("recalls", 0) + fetched)
         return chosen
 
 

@@ -1,4 +1,4 @@
-"""What decode selectors share: the budget in entries, and layers that choose for those after them."""
+"""What decode selectors share: the budget in entries, pages chosen by a score, and layers that choose for those after them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from longspan.engine.budget import Budget
 from longspan.engine.method import DecodeSelector
 from longspan.errors import BadInput
 from longspan.ops.attention import grouped_scores
+from longspan.ops.page_digest import top_pages
 from longspan.ops.selection import Selection
 
 if TYPE_CHECKING:
@@ -20,6 +21,46 @@ if TYPE_CHECKING:
 def budget_entries(view: LayerView, budget: float | int | str) -> int:
     """Entries a head that a token may read, at the session's present length."""
     return Budget.parse(budget).entries(view.seen, view.session.model.geometry, view.session.element_size)
+
+
+@dataclass(frozen=True)
+class PagedSelector(DecodeSelector):
+    """A token reads whole pages: the first and the newest ones, then those with the highest score, within the budget.
+
+    page: entries a page. budget: share, entries a head, or bytes that a token reads. sink_pages, recent_pages: always read.
+    """
+
+    page: int = 32
+    budget: float | int | str = 0.25
+    sink_pages: int = 1
+    recent_pages: int = 1
+
+    def __post_init__(self) -> None:
+        Budget.parse(self.budget)
+        if self.page < 1 or min(self.sink_pages, self.recent_pages) < 0:
+            raise BadInput(f"{self.name} takes page >= 1, and sink_pages and recent_pages >= 0.")
+
+    def digest(self, view: LayerView, keys: Tensor) -> None:
+        """Put into `view.state` what `scores` needs of the pages of keys (Hk, T, D)."""
+        raise NotImplementedError
+
+    def scores(self, view: LayerView, q: Tensor) -> Tensor:
+        """Worth of every page to one query (Hq, 1, D): (Hk, P), or (1, P) for all heads alike."""
+        raise NotImplementedError
+
+    def index(self, view: LayerView) -> None:
+        self.digest(view, view.prefix(min(view.run.store.lengths))[0])
+        view.state["budget"] = budget_entries(view, self.budget)
+
+    def select(self, view: LayerView, q: Tensor) -> Selection | None:
+        count, wanted = view.run.indexed, view.state["budget"]
+        if wanted >= count:
+            return None
+        ends = {"sink_pages": self.sink_pages, "recent_pages": self.recent_pages}
+        found = top_pages(self.scores(view, q), max(1, wanted // self.page), count, self.page, **ends)
+        if found.heads == view.geometry.kv_heads:
+            return found
+        return Selection(found.indices.expand(view.geometry.kv_heads, -1).contiguous(), count, self.page)
 
 
 @dataclass(frozen=True)

@@ -1,69 +1,147 @@
-"""RetroLM, the form without training: pages are looked up by one key each, per layer, and a token reads the sink, the found and the newest pages.
+"""RetroLM: pages are looked up by one key each, per layer, and a token reads the sink, the found and the newest pages.
 
 Source: Does RAG Really Perform Bad For Long-Context Processing?, Luo et al., 2025, arXiv 2502.11444; no code. There a trained bookmark token at the end of each
-page makes the page's key; without it the page's key is the mean of its keys (`summary=mean`) or its last key (`summary=last`, where the bookmark would sit).
-Scores are softmaxed over pages and added over heads: all heads of a layer read the same pages. Page size and counts are not published: knobs.
-The trained form needs bookmark tokens and their own projections and is not here.
+page makes the page's key. Three forms: the key is the mean of the page's keys (`summary=mean`), its last key (`summary=last`, where the bookmark
+would sit), or a trained bookmark's (`summary=bookmark`; `longspan calibrate retrolm`, `retrolm_train`). A page's score to a query is added over heads: all
+heads of a layer read the same pages. Page size and counts are not published: knobs.
+
+A bookmark is a token of its own in the paper, which shifts what follows. Here it has no place in the text: in every layer it looks at its page with a query of its
+own and turns what it gathers, un-rotated keys and values, into the page's key; the query gets a projection of its own. So the base model's logits are untouched
+when everything is read. The second training stage of the paper, next-token prediction with sparse reading, is not here.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
 from torch import Tensor
 
-from longspan.engine.budget import Budget
-from longspan.engine.method import DecodeSelector, Source
+from longspan.engine import calibration
+from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.engine.view import LayerView
 from longspan.errors import BadInput
-from longspan.methods.decode.base import budget_entries
+from longspan.methods.decode.base import PagedSelector
+from longspan.methods.decode.retrolm_train import (
+    bookmark_keys,
+    observe,
+    page_logits,
+    record_text,
+    train_bookmarks,
+)
 from longspan.ops.choose import group_mass
-from longspan.ops.page_digest import top_pages
-from longspan.ops.selection import Selection
 from longspan.ops.tile_scores import tile_means
 
 
 @register("retrolm")
 @dataclass(frozen=True)
-class RetroLM(DecodeSelector):
-    """page: entries a page. summary: "mean" or "last" key. budget: share, entries a head, or bytes that a token reads. sink_pages, recent_pages:
-    always read."""
+class RetroLM(PagedSelector):
+    """page: entries a page. summary: "mean" or "last" key, or "bookmark". budget: share, entries a head, or bytes that a token reads. sink_pages, recent_pages:
+    always read. rank: dimensions of the bookmarks when they are trained."""
 
     source = Source("https://arxiv.org/abs/2502.11444", 2025)
     system = "retrolm"
+    pre_rope: ClassVar[bool] = True  # the bookmark form
 
     page: int = 64
     summary: str = "mean"
-    budget: float | int | str = 0.25
-    sink_pages: int = 1
-    recent_pages: int = 1
+    rank: int = 16
 
     def __post_init__(self) -> None:
-        Budget.parse(self.budget)
-        if (
-            self.page < 1
-            or self.summary not in ("mean", "last")
-            or min(self.sink_pages, self.recent_pages) < 0
-        ):
-            raise BadInput(
-                "retrolm takes page >= 1, summary=mean or last, and sink_pages and recent_pages >= 0."
-            )
+        super().__post_init__()
+        if self.summary not in ("mean", "last", "bookmark"):
+            raise BadInput(f"summary={self.summary!r} of retrolm is not one of mean, last, bookmark.")
+        if self.rank < 1:
+            raise BadInput("retrolm takes rank >= 1.")
 
-    def index(self, view: LayerView) -> None:
-        keys = view.prefix(min(view.run.store.lengths))[0]
-        if self.summary == "mean":
+    def check(self, model: Any) -> None:
+        if self.summary == "bookmark":
+            if any(model.geometry.layers[i].rope.layout == "unknown" for i in model.geometry.growing):
+                raise BadInput(
+                    "bookmarks need keys before rotation, and this model's rotation is of a kind the engine does not know."
+                )
+            self._bookmarks(model)
+
+    def _bookmarks(self, model: Any) -> dict[str, Tensor]:
+        found = calibration.load("retrolm", model)
+        layers = len(model.geometry.growing)
+        first = model.geometry.layers[model.geometry.growing[0]]
+        wanted = {
+            "look": (layers, first.kv_heads, first.head_dim),
+            "q": (layers, first.q_heads * first.head_dim),
+        }
+        if any(tuple(found.tensors[name].shape[: len(shape)]) != shape for name, shape in wanted.items()):
+            raise BadInput(
+                f"the bookmarks of retrolm are not for {layers} growing layers of this model's heads."
+            )
+        if found.facts["page"] != self.page:
+            raise BadInput(
+                f"the bookmarks of retrolm were trained for pages of {found.facts['page']} entries; use page={found.facts['page']}."
+            )
+        return {name: value.float().to(model.device) for name, value in found.tensors.items()}
+
+    def bookmarks(self, view: LayerView) -> dict[str, Tensor]:
+        """This layer's bookmark parameters; loaded once a session."""
+        held = view.session.run_state(self)
+        if "bookmarks" not in held:
+            held["bookmarks"] = self._bookmarks(view.session.model)
+        return {name: value[view.order] for name, value in held["bookmarks"].items()}
+
+    def digest(self, view: LayerView, keys: Tensor) -> None:
+        if self.summary == "bookmark":
+            count = keys.shape[1]
+            plain, values = view.unrotated_keys[:, :count], view.values[:, :count]
+            view.state["pages"] = bookmark_keys(
+                self.bookmarks(view), plain.float(), values.float(), self.page
+            )
+        elif self.summary == "mean":
             view.state["pages"] = tile_means(keys, self.page)
         else:
             pages = -(-keys.shape[1] // self.page)
             last = [min(keys.shape[1], (page + 1) * self.page) - 1 for page in range(pages)]
             view.state["pages"] = keys[:, last].clone()
-        view.state["budget"] = budget_entries(view, self.budget)
 
-    def select(self, view: LayerView, q: Tensor) -> Selection | None:
-        count, wanted = view.run.indexed, max(1, view.state["budget"] // self.page)
-        if view.state["budget"] >= count:
-            return None
-        one = group_mass(q, view.state["pages"], view.session.scale(view.layer)).sum(0, keepdim=True)
-        chosen = top_pages(
-            one, wanted, count, self.page, sink_pages=self.sink_pages, recent_pages=self.recent_pages
+    def scores(self, view: LayerView, q: Tensor) -> Tensor:
+        """(1, P): softmaxed over pages and added over heads, or the bookmarks' logits."""
+        if self.summary != "bookmark":
+            return group_mass(q, view.state["pages"], view.session.scale(view.layer)).sum(0, keepdim=True)
+        at = torch.tensor([view.seen], device=q.device)
+        plain = view.geometry.rope.unrotate(q, at, view.run.written_frequencies(view.seen))
+        return page_logits(
+            plain.transpose(0, 1).flatten(1).float() @ self.bookmarks(view)["q"], view.state["pages"]
         )
-        return Selection(chosen.indices.expand(view.geometry.kv_heads, -1).contiguous(), count, self.page)
+
+    def calibrate(
+        self,
+        lm: Any,
+        folder: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        texts: int = 8,
+        tokens: int = 768,
+        steps: int = 300,
+    ) -> Path:
+        """Train the bookmarks of every layer on records in prose and questions about them, and keep them as an artefact. tokens: of a text and its questions, about."""
+        total, read = texts + steps // 10, []
+        for number in range(texts):
+            read.append(observe(lm, record_text(lm, tokens, number), self.page))
+            if progress is not None:
+                progress(number + 1, total)
+        step = None if progress is None else lambda n: progress(texts + (n + 1) // 10, total)
+        made, losses = train_bookmarks(read, self.page, self.rank, steps=steps, progress=step)
+        facts = {
+            "made_by": f'longspan calibrate "retrolm(page={self.page})" --model {lm.name}',
+            "page": self.page,
+            "rank": self.rank,
+            "texts": texts,
+            "tokens": tokens,
+            "steps": steps,
+            "loss_first": sum(losses[:10]) / len(losses[:10]),
+            "loss_last": sum(losses[-10:]) / len(losses[-10:]),
+        }
+        tensors = {name: value.half() for name, value in made.items()}
+        return calibration.save("retrolm", lm, tensors=tensors, facts=facts, folder=folder)

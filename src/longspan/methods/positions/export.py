@@ -13,6 +13,7 @@ from longspan.methods.positions.base import AUTO
 from longspan.ops.frequency_maps import Rope
 
 FULL = "full_attention"
+KEPT = ("partial_rotary_factor", "mrope_section", "mrope_interleaved")  # which pairs turn, and by which axis
 
 
 def exported_config(config: Any, method: PositionMethod, factor: float | None = None) -> Any:
@@ -46,7 +47,7 @@ def exported_config(config: Any, method: PositionMethod, factor: float | None = 
     window = getattr(method, "window", 0) or text.max_position_embeddings
     rope = Rope(int(head_dim * share), found["rope_theta"], window)
     written = {
-        **{k: v for k, v in found.items() if k == "partial_rotary_factor"},
+        **{k: v for k, v in found.items() if k in KEPT},
         **method.rope_parameters(rope, factor),
     }
     if nested:

@@ -35,9 +35,9 @@ def keep_mass(
     )
 
 
-def calibration_text(tokens: int, lm: Any) -> Tensor:
+def calibration_text(tokens: int, lm: Any, seed: int = 0) -> Tensor:
     """Token ids of a key-value list and a question about it, the kind of text that published head searches use; the same every time."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     pairs = [(rng.randrange(10**8), rng.randrange(10**8)) for _ in range(tokens // 8)]
     text = "Extract the value of the key from the list below.\n" + "".join(
         f"{k:08d}: {v:08d}\n" for k, v in pairs

@@ -1,4 +1,4 @@
-"""The contract of prompt compression: exact token budgets and a manifest from the output back to the source.
+"""Steps that all prompt methods share: exact token budgets and a manifest from the output back to the source.
 
 A method chooses spans of the source; `assemble` writes them in source order, joined by the method's own glue (nothing, a
 separator, an omission comment), and the manifest maps every kept character to where it came from. The budget is counted
@@ -8,68 +8,13 @@ on the finished output by the scorer's tokenizer and never exceeded: when glue o
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from math import exp
-from typing import Protocol
 
+from longspan.engine.prompt import Compressed, Kept, Scorer
+from longspan.engine.textscore import Span
 from longspan.errors import BadInput
 
-Span = tuple[int, int]  # half-open character range
 Unit = tuple[Span, ...]  # spans that are kept or dropped together
-
-
-class Scorer(Protocol):
-    """A causal language model seen from outside. Offsets are half-open character ranges in `text`, in order, covering it."""
-
-    def token_logprobs(self, prefix: str, text: str) -> tuple[Sequence[str], Sequence[Span], Sequence[float]]:
-        """Tokens of `text`, their offsets and log-probabilities (nats), each given `prefix` and the tokens before it."""
-        ...
-
-    def count_tokens(self, text: str) -> int: ...
-
-
-@dataclass(frozen=True)
-class Kept:
-    """`output[out_start:out_end]` is `source[start:end]`."""
-
-    start: int
-    end: int
-    out_start: int
-    out_end: int
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """`tokens <= budget` always; `source_tokens` is what the whole text would have cost; `calls` forwards of the scorer."""
-
-    text: str
-    manifest: tuple[Kept, ...]
-    tokens: int
-    budget: int
-    source_tokens: int
-    calls: int
-    method: str
-
-    def holds(self, start: int, end: int) -> float:
-        """Share of the source characters [start, end) that survived."""
-        inside = sum(max(0, min(k.end, end) - max(k.start, start)) for k in self.manifest)
-        return inside / (end - start)
-
-    def source_of(self, out_start: int, out_end: int) -> Span | None:
-        """The source range behind output[out_start:out_end], from its first to its last kept character: the way back from an
-        answer quoted in compressed words to the words of the document. None when the range is glue only."""
-        touched = [k for k in self.manifest if k.out_start < out_end and k.out_end > out_start]
-        if not touched:
-            return None
-        starts = [k.start + max(0, out_start - k.out_start) for k in touched]
-        ends = [k.end - max(0, k.out_end - out_end) for k in touched]
-        return min(starts), max(ends)
-
-
-class PromptMethod(Protocol):
-    """A frozen dataclass of knobs."""
-
-    def compress(self, text: str, question: str, budget_tokens: int, scorer: Scorer) -> Compressed: ...
 
 
 class CountedScorer:
@@ -92,6 +37,12 @@ class CountedScorer:
         if many is not None and new:
             self.calls += len(new)
             self._seen.update(zip(new, many(new), strict=True))
+
+    def offsets(self, text: str) -> Sequence[Span]:
+        """Spans of the tokens of `text`, without a forward where the scorer can tell them so."""
+        if ("", text) not in self._seen and hasattr(self._scorer, "offsets"):
+            return self._scorer.offsets(text)
+        return self.token_logprobs("", text)[1]
 
     def count_tokens(self, text: str) -> int:
         if text not in self._counts:

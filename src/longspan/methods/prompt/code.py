@@ -1,4 +1,4 @@
-"""Cutting source code for prompt compression: functions, lines, blocks between perplexity peaks, and a 0/1 knapsack."""
+"""Cutting source code (or prose) for prompt compression: functions, lines, blocks between perplexity peaks, and a 0/1 knapsack."""
 
 import ast
 import itertools
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from longspan.methods.prompt.base import Span
+from longspan.methods.prompt.spans import paragraphs, sentences
 
 HEADERS = {
     "python": r"[ \t]*(?:async\s+def|def|class)\b|[ \t]*@\w",
@@ -17,7 +18,11 @@ HEADERS = {
     "rust": r"[ \t]*(?:pub(?:\([^)]*\))?\s+)?(?:async\s+)?(?:unsafe\s+)?(?:fn|impl|struct|enum|trait|mod)\b",
     "go": r"(?:func|type)\b",
 }
+TEXT = "text"  # prose: paragraphs stand for functions, sentences for lines
+LANGUAGES = (*HEADERS, TEXT)
 COMMENTS = {"python": "#"}  # every other language here uses //
+SECTION = 8  # sentences of prose that stand for a function at most
+_CODE_LINE = re.compile(r"[ \t]+\S|.*[{}();:,=]\s*$")
 _ALWAYS = re.compile(r"\s*(?:(?:async\s+|pub\s+|export\s+)*(?:def|class|function|fn|func)\b|return\b)")
 
 
@@ -25,9 +30,30 @@ def comment(language: str) -> str:
     return COMMENTS.get(language, "//")
 
 
+def detect(text: str) -> str:
+    """The language of `text` (one of LANGUAGES): prose unless most of its lines look like code."""
+    rows = [line for line in text.split("\n") if line.strip()]
+    if 2 * sum(bool(_CODE_LINE.match(row)) for row in rows) < len(rows):
+        return TEXT
+    counts = {name: sum(bool(re.match(header, row)) for row in rows) for name, header in HEADERS.items()}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else TEXT
+
+
+def rows_of(text: str, span: Span, language: str) -> list[Span]:
+    """The smallest pieces of a function: lines, or the sentences of prose."""
+    return sentences(text, *span) if language == TEXT else lines(text, *span)
+
+
 def functions(text: str, language: str) -> list[Span]:
     """Line-aligned spans that cover `text`, one a function (methods apart, so a class gives its header line, its attributes and its methods);
-    what precedes the first is a span of its own."""
+    what precedes the first is a span of its own. Prose: paragraphs, long ones in runs of `SECTION` sentences."""
+    if language == TEXT:
+        return [
+            (run[0][0], run[-1][1])
+            for paragraph in paragraphs(text)
+            for run in _runs(sentences(text, *paragraph), SECTION)
+        ]
     if language == "python":
         try:
             return _cuts(text, _python_starts(text))
@@ -79,6 +105,10 @@ def _indent(text: str, span: Span) -> int:
     return len(first) - len(first.lstrip())
 
 
+def _runs(spans: Sequence[Span], count: int) -> list[Sequence[Span]]:
+    return [spans[i : i + count] for i in range(0, len(spans), count)]
+
+
 def _cuts(text: str, starts: Sequence[int]) -> list[Span]:
     edges = sorted({0, len(text), *starts})
     spans: list[Span] = []
@@ -125,7 +155,9 @@ def blocks(spans: Sequence[Span], surprise: np.ndarray, k: float = 0.2, fallback
 
 
 def always_kept(block: str, language: str) -> bool:
-    """Blocks that open a definition, start with a comment, or return."""
+    """Blocks that open a definition, start with a comment, or return. None of prose."""
+    if language == TEXT:
+        return False
     first = next((line for line in block.split("\n") if line.strip()), "")
     if _ALWAYS.match(first) or first.lstrip().startswith(comment(language)):
         return True

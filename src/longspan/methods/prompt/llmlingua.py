@@ -18,17 +18,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longspan.methods.prompt.base import Compressed, CountedScorer, Scorer, Span, Unit, checked, fit, whole
+from longspan.engine.method import PromptMethod, Source
+from longspan.engine.prompt import Compressed, Scorer
+from longspan.engine.registry import register
+from longspan.methods.prompt.base import CountedScorer, Span, Unit, checked, fit, whole
 from longspan.methods.prompt.spans import paragraphs, sentences
 
 REMINDER = " The documents above hold the answer to this question."
 
 
+@register("llmlingua")
 @dataclass(frozen=True)
-class LLMLingua:
+class LLMLingua(PromptMethod):
     """Knobs: tokens of slack for documents; `dynamic_ratio` delta; `segment` tokens; optional sentence filter with its own
     slack and `keep_first`/`keep_last` sentences; `force` strings whose tokens always stay; `window` tokens of compressed
     prefix that condition a segment (the oldest go, except the first 10)."""
+
+    source = Source("https://arxiv.org/abs/2310.05736", 2023, "https://github.com/microsoft/LLMLingua")
 
     document_slack: int = 100
     dynamic_ratio: float = 0.0
@@ -39,8 +45,6 @@ class LLMLingua:
     keep_last: int = 0
     force: tuple[str, ...] = ()
     window: int = 2048
-    question_aware = False
-    name = "llmlingua"
 
     def compress(self, text: str, question: str, budget_tokens: int, scorer: Scorer) -> Compressed:
         checked(text, budget_tokens)
@@ -88,7 +92,7 @@ class LLMLingua:
             pieces = self.kept_sentences(text, document, question, ratio, scorer)
         found = []
         for start, end in pieces:
-            offsets = scorer.token_logprobs("", text[start:end])[1]
+            offsets = scorer.offsets(text[start:end])
             for first in range(0, len(offsets), self.segment):
                 chunk = offsets[first : first + self.segment]
                 a, b = start + chunk[0][0], start + chunk[-1][1]
@@ -129,16 +133,18 @@ class LLMLingua:
         return tokens, offsets, [-v for v in values]
 
 
+@register("longllmlingua")
 @dataclass(frozen=True)
 class LongLLMLingua(LLMLingua):
     """Question-aware at every step. `reorder` puts the kept documents in rank order ("sort"), two_stage (even ranks, then odd
     reversed) or leaves them ("original"); `contrast` scores tokens by what the question changes."""
 
+    source = Source("https://arxiv.org/abs/2310.06839", 2024, "https://github.com/microsoft/LLMLingua")
+    aware = True
+
     dynamic_ratio: float = 0.3
     reorder: str = "sort"
     contrast: bool = True
-    question_aware = True
-    name = "longllmlingua"
 
     def usefulness(self, passage: str, question: str, scorer: CountedScorer) -> float:
         return -scorer.nll(*self.pair(passage, question))

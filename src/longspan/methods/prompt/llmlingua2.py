@@ -17,7 +17,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from longspan.methods.prompt.base import Compressed, CountedScorer, Scorer, Span, checked, fit, whole
+from longspan.engine.method import PromptMethod, Source
+from longspan.engine.prompt import Compressed, Scorer
+from longspan.engine.registry import register
+from longspan.methods.prompt.base import CountedScorer, Span, checked, fit, whole
 
 _WORD = re.compile(r"\s*\S+")
 
@@ -31,14 +34,16 @@ class Classifier(Protocol):
     def count_tokens(self, text: str) -> int: ...
 
 
+@register("llmlingua2")
 @dataclass(frozen=True)
-class LLMLingua2:
+class LLMLingua2(PromptMethod):
     """Knobs: `chunk` tokens a pass, `force` words, `keep_digits` forces words that hold a digit."""
+
+    source = Source("https://arxiv.org/abs/2403.12968", 2024, "https://github.com/microsoft/LLMLingua")
 
     chunk: int = 510
     force: tuple[str, ...] = ()
     keep_digits: bool = False
-    name = "llmlingua2"
 
     def compress(
         self, text: str, question: str, budget_tokens: int, scorer: Scorer | Classifier

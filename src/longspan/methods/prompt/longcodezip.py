@@ -11,42 +11,62 @@ one a line; the ratio the coarse stage computes is used; the query is scored at 
 longer parses is kept whole; the budget is exact (the code lets one function, markers and kept blocks overflow it).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longspan.methods.prompt.base import Compressed, CountedScorer, Scorer, Span, Unit, checked, fit, whole
+from longspan.engine.method import PromptMethod, Source
+from longspan.engine.prompt import Compressed, Scorer
+from longspan.engine.registry import register
+from longspan.errors import BadInput, nearest
+from longspan.methods.prompt.base import CountedScorer, Span, Unit, checked, fit, whole
 from longspan.methods.prompt.code import (
+    LANGUAGES,
+    TEXT,
     always_kept,
     blocks,
     class_header,
     comment,
+    detect,
     functions,
     knapsack,
     line_surprise,
-    lines,
     parses,
+    rows_of,
 )
 from longspan.methods.prompt.llmlingua import take
 
 
+@register("longcodezip")
 @dataclass(frozen=True)
-class LongCodeZip:
-    """Knobs: `language`; coarse `slack` tokens; `fine_ratio` of lines kept in the fine stage (1 = functions only); `beta` tilt
+class LongCodeZip(PromptMethod):
+    """Knobs: `language` (python, javascript, java, c, rust, go, text, or auto: by the look of the lines); coarse `slack` tokens; `fine_ratio` of lines kept in the fine stage (1 = functions only); `beta` tilt
     towards worthy functions; `min_lines` below which a function is whole; boundary factor `k`; `value` of a block,
     "conditional" or "contrastive" (NLL(b | before) - NLL(b | q, before))."""
 
-    language: str = "python"
+    source = Source("https://arxiv.org/abs/2510.00446", 2025, "https://github.com/YerbaPage/LongCodeZip")
+    aware = True
+    system = "longcodezip"
+
+    language: str = "auto"
     slack: int = 100
     fine_ratio: float = 0.8
     beta: float = 0.5
     min_lines: int = 5
     k: float = 0.2
     value: str = "conditional"
-    name = "longcodezip"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.language not in ("auto", *LANGUAGES):
+            raise BadInput(
+                f"longcodezip knows no language {self.language!r}; {nearest(self.language, ('auto', *LANGUAGES))}"
+            )
 
     def compress(self, text: str, question: str, budget_tokens: int, scorer: Scorer) -> Compressed:
         checked(text, budget_tokens)
+        if self.language == "auto":
+            return replace(self, language=detect(text)).compress(text, question, budget_tokens, scorer)
         counted = CountedScorer(scorer)
         if identity := whole(text, budget_tokens, counted, self.name):
             return identity
@@ -66,11 +86,18 @@ class LongCodeZip:
             fill += [(block,) for block in cut if block not in chosen]
         fill = [(block,) for unit in units for block in unit] + fill
         values = [worth[span] for span in kept]
-        return fit(text, units, values, budget_tokens, counted, self.name, self.marker(text), fill)
+        glue = self.marker(text)
+        done = fit(text, units, values, budget_tokens, counted, self.name, glue, fill)
+        if not done.manifest:
+            first = [(row,) for row in rows_of(text, ranked[0], self.language)]
+            done = fit(
+                text, first, [-float(i) for i in range(len(first))], budget_tokens, counted, self.name, glue
+            )
+        return done
 
     def ratios(self, text: str, kept: list[Span], worth: dict[Span, float]) -> dict[Span, float]:
         """Keep ratio of every kept function; small ones get 1."""
-        count = {span: len(lines(text, *span)) for span in kept}
+        count = {span: len(rows_of(text, span, self.language)) for span in kept}
         large = [span for span in kept if count[span] >= self.min_lines]
         if not large or self.fine_ratio >= 1:
             return dict.fromkeys(kept, 1.0)
@@ -91,7 +118,7 @@ class LongCodeZip:
         """All blocks of a function, and the chosen ones."""
         if ratio >= 0.999:
             return [span], (span,)
-        body, rows = text[slice(*span)], lines(text, *span)
+        body, rows = text[slice(*span)], rows_of(text, span, self.language)
         _, offsets, log_probs = scorer.token_logprobs("", body)
         cut = blocks(rows, line_surprise(rows, offsets, log_probs, span[0]), self.k)
         if len(cut) < 5:
@@ -122,7 +149,10 @@ class LongCodeZip:
         return alone - scorer.nll(parts[i] + "\n\n", question)
 
     def marker(self, text: str):
-        """Glue: one omission comment a gap, indented like the next kept line."""
+        """Glue: one omission comment a gap, indented like the next kept line; three dots in prose."""
+
+        if self.language == TEXT:
+            return lambda last, start: "... "
 
         def glue(last: int, start: int) -> str:
             following = text[start:].split("\n", 1)[0] if start < len(text) else ""
