@@ -115,9 +115,7 @@ def peer(python, folder, lm, chosen, ids, threads):
         shutil.copytree(lm.source, model)
         tokenizer = copy.deepcopy(lm.tokenizer)
         (model / "chat_template.jinja").unlink(missing_ok=True)
-        tokenizer.chat_template = (
-            None  # both sides read plain ids; KVzipPress would put template parts into its request
-        )
+        tokenizer.chat_template = None  # KVzipPress would put parts of it into its request
         tokenizer.save_pretrained(model)
     cases = []
     for pair in chosen:

@@ -6,8 +6,8 @@ FOLDER/model holds the weights and the tokenizer, FOLDER/job.json the cases, FOL
 Longspan is imported here. A press is described as {"class": its name, and its arguments}; arguments may be presses again.
 
 Three presses are wrapped, because what they do by themselves cannot be asked for from outside: `Given` keeps by scores that are handed over
-(what RandomPress draws depends on its own generator), `DuoGiven` takes its head pattern from here (DuoAttentionPress downloads one), and `KVzipBare` repeats without the line break that KVzipPress puts between its
-request and the text when a tokenizer has no chat template.
+(what RandomPress draws depends on its own generator), `DuoGiven` takes its head pattern from here (DuoAttentionPress downloads one), and
+`KVzipBare` repeats without the line break that KVzipPress puts between its request and the text when a tokenizer has no chat template.
 """
 
 import contextlib

@@ -255,28 +255,42 @@ def figure(*_: Any) -> None:
 
     rows = list(Store().rows.values())
     columns = sorted({(row["tuned_steps"], row["length"]) for row in rows if row["length"] > WINDOW})
-    fig, axes = plt.subplots(2, len(columns), figsize=(5 * len(columns), 9), squeeze=False)
+    fig, axes = plt.subplots(3, len(columns), figsize=(5 * len(columns), 13), squeeze=False)
+    labels = {}
     for column, (steps, length) in enumerate(columns):
         cells = [row for row in rows if row["length"] == length and row["tuned_steps"] == steps]
         seeds = sorted({row["seed"] for row in cells})
+        plain = {row["seed"]: np.array(row["nll_by_bin"]) for row in cells if row["method"] == "none"}
         for number, name in enumerate(recipes(512)):
             mine = [row for row in cells if row["method"] == name]
             if not mine:
                 continue
             centres = (np.arange(BINS) + 0.5) * length / BINS
-            style = ("-", "--", ":")[number // 10]
+            look = {"ls": ("-", "--", ":")[number // 10], "color": plt.cm.tab10(number % 10), "lw": 1.2}
             curve = np.mean([row["nll_by_bin"] for row in mine], axis=0)
-            axes[0, column].plot(centres, curve, style, color=plt.cm.tab10(number % 10), label=name, lw=1.2)
+            (labels[name],) = axes[0, column].plot(centres, curve, **look)
+            paired = [
+                np.array(row["nll_by_bin"]) - plain[row["seed"]] for row in mine if row["seed"] in plain
+            ]
+            if paired and name != "none":
+                axes[1, column].plot(centres, np.mean(paired, axis=0), **look)
             depth = np.mean([[row["recall"][str(d)]["accuracy"] for d in DEPTHS] for row in mine], axis=0)
-            axes[1, column].plot(DEPTHS, depth, style, color=plt.cm.tab10(number % 10), lw=1.2)
-        axes[0, column].axvline(WINDOW, color="black", lw=0.8)
+            axes[2, column].plot(DEPTHS, depth, **look)
+        for row in (0, 1):
+            axes[row, column].axvline(WINDOW, color="black", lw=0.8)
         when = f"after {steps} steps" if steps else "no tuning"
         title = f"{length} tokens, {when} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
-        axes[0, column].set(title=title, xlabel="position", ylim=(1, 6))
-        axes[1, column].set(xlabel="depth of the record", ylim=(-0.03, 1.03))
+        axes[0, column].set(title=title, xlabel="position", ylim=(1, 4.5))
+        axes[1, column].set(xlabel="position", ylim=(-1, 0.6))
+        axes[1, column].axhline(0, color="grey", lw=0.6)
+        axes[2, column].set(xlabel="depth of the record", ylim=(-0.03, 1.03))
     axes[0, 0].set_ylabel("prose, nats a token")
-    axes[1, 0].set_ylabel("record recalled")
-    axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    axes[1, 0].set_ylabel("prose, nats a token against none")
+    axes[2, 0].set_ylabel("record recalled")
+    order = [name for name in recipes(512) if name in labels]
+    axes[0, -1].legend(
+        [labels[name] for name in order], order, fontsize=7, loc="upper left", bbox_to_anchor=(1, 1)
+    )
     fig.suptitle(f"Tiny models trained at {WINDOW} tokens (black line)")
     fig.savefig(OUT.with_suffix(".png"), dpi=110, bbox_inches="tight")
 

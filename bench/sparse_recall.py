@@ -31,6 +31,7 @@ from longspan.bench.recall import (
 )
 from longspan.bench.run import machine
 from longspan.bench.testbed import Bench
+from longspan.engine.recipe import parse
 from longspan.engine.registry import methods
 from longspan.errors import BadInput
 
@@ -133,10 +134,17 @@ def sparse_only(found: Recall) -> tuple[Recall, list[int]]:
     return found.on(layers), layers
 
 
+def fitting(rows: DenseRows, recipe: str) -> str:
+    """The recipe, once its methods have been held against the model: BadInput where one cannot run on it."""
+    for method in parse(recipe).methods:
+        method.check(rows.base.model)
+    return recipe
+
+
 def measure_decode(rows: DenseRows, form: str, budget: float | None) -> dict:
     if form == "window":
         return summary(decode_baselines(rows, budget)["window"]) | {"sparse_layers": len(rows.layers)}
-    recipe = form.format(b=budget)
+    recipe = fitting(rows, form.format(b=budget))
     whole = decode_recall(rows, [recipe])[recipe]
     found, layers = sparse_only(whole)
     if not layers:
@@ -151,7 +159,7 @@ def measure_prefill(rows: DenseRows, tokens: int, form: str, budget: float | Non
     if form == "window":
         recipe = f"a_shape(sink={TILE}, window={widest_window(tokens, budget, TILE)}, tile={TILE})"
         return summary(prefill_recall(rows, [recipe], every=every, tokens=tokens)[recipe])
-    recipe = form.format(b=budget)
+    recipe = fitting(rows, form.format(b=budget))
     found = prefill_recall(rows, [recipe], every=every, tokens=tokens)[recipe]
     if found.density >= 1:
         raise BadInput("it read everything at this length.")

@@ -172,7 +172,7 @@ def test_calibrate_clex_trains_the_equation_alone(untrained, tmp_path, monkeypat
     lm = longspan.load(str(untrained))
     weights = {name: p.clone() for name, p in lm.hf.named_parameters()}
     inner = clex.calibrate
-    monkeypatch.setattr(clex, "calibrate", lambda *a: inner(*a, steps=4, length=64))
+    monkeypatch.setattr(clex, "calibrate", lambda *a: inner(*a, steps=4))
     monkeypatch.setattr(calibration, "user_folder", lambda: tmp_path / "artefacts")
     done = CliRunner().invoke(calibrate_app, ["clex(largest=3)", "--model", str(untrained)])
     assert done.exit_code == 0, done.output

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from longspan.bench.parts import measure
 
 
@@ -14,10 +16,8 @@ def test_a_cut_off_run_goes_on_where_it_stopped(tmp_path, capsys):
             raise KeyboardInterrupt
         return {"m": {"figure": float(seed)}}
 
-    try:
+    with pytest.raises(KeyboardInterrupt):
         measure(None, "tiny", {"p": part}, 4, 1e9, out)
-    except KeyboardInterrupt:
-        pass
     assert json.loads(out.read_text())["parts"]["p"]["samples"] == 2
     stored = measure(None, "tiny", {"p": part}, 4, 1e9, out)
     assert ran == [0, 1, 2, 2, 3] and stored == json.loads(out.read_text())

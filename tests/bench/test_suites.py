@@ -161,7 +161,7 @@ def test_a_scorer_without_its_package_is_listed_not_wrong(model, data, tmp_path,
     def absent(item, reply):
         raise BadInput("this score needs rouge==1.0.1")
 
-    monkeypatch.setattr("longspan.bench.compare.score_reply", absent)
+    monkeypatch.setattr("longspan.bench.rows.score_reply", absent)
     monkeypatch.setenv("LONGSPAN_DATA", str(data))
     folder = running.compare(
         model,

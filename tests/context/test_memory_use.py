@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from scripted import Clock, day, embedder, episode, zep_model
 from typer.testing import CliRunner
 
+from longspan.cli import chat as chat_command
 from longspan.cli import forget as forget_command
 from longspan.cli import recall as recall_command
 from longspan.cli import remember as remember_command
+from longspan.cli import write as write_command
 from longspan.context.backends.faults import Faulty
 from longspan.context.backends.rule import RuleModel
 from longspan.context.chat import Chat
@@ -51,7 +53,7 @@ def test_commands_remember_recall_forget(tmp_path):
     assert (
         "bees" in packed["text"] and packed["tokens"] <= 100 and packed["manifest"][0]["trust"] == "untrusted"
     )
-    assert "1 records removed" in run(forget_command, "--memory", db, "--session", "note.txt").output
+    assert "1 record removed" in run(forget_command, "--memory", db, "--session", "note.txt").output
     assert b"berlin" not in db.read_bytes().lower()
     assert run(recall_command, "bees", "--memory", db).stdout.strip() == ""
 
@@ -175,11 +177,12 @@ def test_chat_remembers_recalls_and_never_extracts_its_own_answers():
 
 
 def test_chat_command_reads_lines_until_the_end(tmp_path, monkeypatch):
-    from longspan.cli import chat as chat_command
     from longspan.context.memory import opening
 
     monkeypatch.setattr(
-        opening, "chat_model", lambda spec: RuleModel({CHAT: lambda f: f"I recall: {f['memory']}"})
+        opening,
+        "chat_model",
+        lambda spec, wanted_by="": RuleModel({CHAT: lambda f: f"I recall: {f['memory']}"}),
     )
     arguments = ["--memory", str(tmp_path / "m.db"), *HASHING]
     said = CliRunner().invoke(chat_command.app, arguments, input="My code is 4711.\nWhat is my code?\n")
@@ -212,6 +215,12 @@ def test_the_commands_are_kind_to_a_new_user(tmp_path):
         remember_command, folder / "a.md", "--memory", tmp_path / "new.db", "--model", "local:smolm2"
     )
     assert "did you mean smollm2-135m?" in str(broken.exception) and not (tmp_path / "new.db").exists()
+    silent = CliRunner().invoke(chat_command.app, ["--model", "none", "--memory", str(tmp_path / "c.db")])
+    assert "a chat needs a model" in str(silent.exception) and not (tmp_path / "c.db").exists()
+    brief = ["A history of bees.", "--words", "500", "--out", str(tmp_path / "t.md"), "--model", "none"]
+    unwritten = CliRunner().invoke(write_command.app, brief)
+    assert "writing needs a model" in str(unwritten.exception)
+    assert not list(tmp_path.glob("t.md*"))
     with pytest.raises(BadInput, match="is a binary file"):
         raise run(remember_command, folder / "b.bin", "--memory", path).exception
 

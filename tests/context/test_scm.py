@@ -10,7 +10,7 @@ from scripted import Clock, embedder, episode
 from longspan.context.backends.rule import RuleModel
 from longspan.context.ledger import Ledger
 from longspan.context.memory.base import dated
-from longspan.context.memory.scm import Scm, ScmKnobs, summary_tree
+from longspan.context.memory.scm import Scm, ScmKnobs, calibrated, margin, summary_tree, yes
 from longspan.context.port import LogProbs
 from longspan.context.prompts import scm as prompts
 from longspan.context.stores.sqlite import SqliteStore
@@ -120,6 +120,25 @@ def test_the_gate_skips_memory_and_a_local_model_decides_by_log_probabilities():
     made = memory(Scoring({prompts.SUMMARISE_TURN: lambda f: "x"}), gate=True)
     assert len(made.recall("t", "hello there", 500).manifest) == 1
     assert len(made.recall("t", "violin", 500).manifest) == 7
+
+
+def test_a_leaning_model_is_calibrated_by_a_text_that_says_nothing():
+    """Says yes to everything, a little more to what answers: plain it keeps all, calibrated only the answering turn."""
+
+    class Leaning(RuleModel):
+        capabilities = frozenset({"logprobs"})
+
+        def choose(self, messages, options):
+            return 3.0 + ("harbour" in messages[1].content.split("<question>")[0].lower()), 0.0
+
+        def logprobs(self, prefix_text, continuation_text):
+            raise NotImplementedError
+
+    model = Leaning({})
+    assert calibrated(model, "The harbour is 12.", "What?", prompts.CAN_ANSWER_FORMS[:1]) == 1.0
+    assert calibrated(model, "The violin is 12.", "What?") == 0.0
+    assert margin(model, prompts.CAN_ANSWER, text="The violin is 12.", question="What?") == 3.0
+    assert yes(model, prompts.CAN_ANSWER, text="The violin is 12.", question="What?")
 
 
 def test_long_turns_get_a_summary_with_provenance_that_is_forgotten_with_them():

@@ -118,7 +118,9 @@ def test_a_file_is_compressed_to_tokens_or_a_share(tmp_path):
 def commands(monkeypatch, tmp_path):
     from longspan.bench.responders import writer
 
-    monkeypatch.setattr(opening, "chat_model", lambda spec: writer() if spec == "none" else model())
+    monkeypatch.setattr(
+        opening, "chat_model", lambda spec, wanted_by="": writer() if spec == "none" else model()
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "doc.txt").write_text(TEXT)
     return lambda *arguments: cli.run(list(arguments))

@@ -15,6 +15,7 @@ from longspan.engine.batch import Work, forward
 from longspan.engine.generate import score
 from longspan.engine.method import CachePolicy, DecodeSelector, Method, PrefillPattern
 from longspan.engine.registry import methods
+from longspan.errors import BadInput
 
 SMALL: dict[str, str] = {
     "kivi": "group=8, residual=16",
@@ -173,6 +174,24 @@ def test_a_fork_leaves_its_origin_untouched(name):
         (logits,) = forward(fork.model, [Work(fork, logits.argmax().view(1))])
     assert torch.equal(session.score(MORE), before)
     assert positions(session) == kept
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_a_rollback_into_what_was_indexed_indexes_again(name):
+    forgotten = IDS[-7:]
+    session = read(spell(name, "budget=0.4"))
+    try:
+        session.rollback(len(forgotten))
+    except BadInput as refusal:  # the index was made from queries that are forgotten
+        assert "fork() before" in str(refusal) and session.length == len(IDS)
+        return
+    rest = len(IDS) - len(forgotten)
+    assert all(run.indexed <= rest for run in session.layers.values())
+    assert torch.isfinite(session.score(MORE)).all()
+    whole = read(spell(name, "budget=1.0")).rollback(len(forgotten))
+    torch.testing.assert_close(
+        whole.score(forgotten), read("full").rollback(7).score(forgotten), atol=3e-4, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", SELECTORS)

@@ -38,11 +38,19 @@ Stored model outputs, scored again without a model (`tests/bench/test_replay.py`
 
 """
 HARNESSES = """
+## Suites and their report
+
+`longspan bench SUITE` (smoke, cpu, ruler, longbench, helmet, scbench, full; `--list` says what is missing here) writes one run folder. Its report has
+a part for every benchmark: the mean over its tasks by length, the effective length by RULER's rule (the longest length whose score is at least
+85.6 %), every task by length, and the scores by scope and dispersion (`longspan.bench.curves`). `longspan tasks` lists every generator and data set.
+The benchmarks among the systems have evidence checks (`longspan verify NAME`): a part whose data is not there is named, and the verdict is "incomplete".
+
 ## Other harnesses, endpoints, judges
 
 - lm-evaluation-harness (`pip install lm-eval==0.4.13`): `python -m longspan.bench.harness --model longspan --model_args
   '{"pretrained": "smollm2-135m", "recipe": "snapkv(budget=0.5)"}' --tasks ...`. Its prompts are flat, so methods see the question;
-  `question_tokens=N` in the arguments reads the last N tokens after the methods have acted.
+  `question_tokens=N` in the arguments reads the last N tokens after the methods have acted. Its RULER tasks without essays (niah_single_1,
+  niah_multikey_2) make their own data and run offline: add `--metadata '{"tokenizer": FOLDER, "max_seq_lengths": [4096]}'`.
 - inspect_ai (`pip install inspect-ai`): `import longspan.bench.harness.inspect`, then the model `longspan/<name>` with `model_args={"recipe": ...}`.
 - Export: `longspan.bench.harness.export.export_lm_eval(run, folder)` and `export_kvpress(run, folder)`.
 - Any chat endpoint as the answerer: `longspan.bench.endpoint.answer_items(items, Endpoint(model, base_url=...), results)`; failed items are

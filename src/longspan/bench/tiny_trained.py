@@ -119,9 +119,9 @@ def tuned_clex(steps: int, largest: int, start: Path | None = None, *, seed: int
 
 
 def diffusion_or_twin(
-    diffusion: bool, *, window: int = 128, steps: int = 500, minutes: float | None = None
+    diffusion: bool, *, window: int = 128, steps: int = 1500, minutes: float | None = None
 ) -> Path:
     """A masked-diffusion model, or the causal model of the same shape, data and number of steps."""
     shape, plan = short(steps=steps)
-    plan = replace(plan, stages=(64, window), stage_share=0.3, pass_mark=2.0, tokens_per_step=1024)
+    plan = replace(plan, stages=(64, window), stage_share=0.3, pass_mark=2.0)
     return trained(replace(shape, window=window), plan, diffusion=diffusion, minutes=minutes)

@@ -37,7 +37,7 @@ def chat(
     from longspan.context.chat import Chat
     from longspan.context.memory.opening import open_memory
 
-    opened = open_memory(memory, system=system, model=model, embedder=embedder)
+    opened = open_memory(memory, system=system, model=model, embedder=embedder, wanted_by="a chat")
     talk = Chat(opened, tenant, session, budget=budget, max_tokens=max_new_tokens)
     while line := _read(sys.stdin):
         typer.echo(talk.say(line).text)

@@ -31,4 +31,7 @@ def forget(
     if not gone.removed:
         typer.echo(f"nothing in the memory of {tenant!r} matches; nothing was removed")
         return
-    typer.echo(f"{len(gone.removed)} records removed, {len(gone.rebuild)} memories derived again")
+    removed, again = len(gone.removed), len(gone.rebuild)
+    typer.echo(
+        f"{removed} record{'s' * (removed != 1)} removed, {again} {'memory' if again == 1 else 'memories'} derived again"
+    )

@@ -17,7 +17,7 @@ def models(
 
     facts = []
     for alias in ALIASES.values():
-        parts = wheel_parts(alias)
+        parts = wheel_parts(alias) if alias.folder is None else [alias.folder / "model.safetensors"]
         size = sum(path.stat().st_size for path in parts) if parts else None
         facts.append(
             {

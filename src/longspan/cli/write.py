@@ -30,7 +30,7 @@ def write(
 
     ledger = Ledger()
     agent, text = AgentWrite(window=window, seed=seed), brief_of(brief)
-    metered = Metered(chat_model(model), ledger, "query")
+    metered = Metered(chat_model(model, "writing"), ledger, "query")
 
     def progress(part: int, parts: int, reached: int, asked: int) -> None:
         _show.say(f"part {part} of {parts}: {reached:,} of {asked:,} words")

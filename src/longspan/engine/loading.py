@@ -87,6 +87,8 @@ def locate(name: str) -> tuple[Path, str | None, str | None]:
     """Return (local folder with safetensors, hash of the GGUF it came from or None, alias or None) for a model's name."""
     if name in ALIASES:
         alias = ALIASES[name]
+        if alias.folder is not None:
+            return alias.folder, None, name
         parts = wheel_parts(alias)
         if parts is not None:
             return *converted(parts, sha256=alias.sha256), name

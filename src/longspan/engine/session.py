@@ -248,18 +248,31 @@ class Session(SessionState):
                 raise BadInput(
                     f"A sliding-window layer no longer holds what {count} tokens ago was visible; fork() keeps it."
                 )
+        if self.needs.window_queries and self.selector is not None:
+            for run in self.layers.values():
+                # one more than asked: the last token that stays is run again for its logits
+                forgets = run.window_queries is not None and count + 1 >= run.window_queries.shape[1] > 1
+                if forgets and run.indexed > min(run.store.lengths) - count:
+                    raise BadInput(
+                        f"{self.selector.name} indexed these entries with queries that {count} tokens ago were not there yet; "
+                        "fork() before continuing keeps the earlier index."
+                    )
         for run in self.layers.values():
             run.store.truncate(target)
             if run.window_queries is not None:
                 run.window_queries = (
                     run.window_queries[:, :-count] if count < run.window_queries.shape[1] else None
                 )
-            if run.indexed and run.store.lengths and run.indexed > min(run.store.lengths):
-                run.indexed = min(run.store.lengths)
         self.length, self.ids = target, self.ids[:target]
         if self.needs.token_logprobs:
             self._logprobs = [self.token_logprobs()[:target]]
         self._hidden = {layer: states[:-count] for layer, states in self._hidden.items()}
+        for layer, run in self.layers.items():
+            if run.indexed > min(run.store.lengths, default=0):
+                assert self.selector is not None
+                run.indexed = 0
+                run.state.pop(self.selector.name, None)
+                self._index(layer)
         self.logits = self._marks.get(target)
         self._marks = {length: kept for length, kept in self._marks.items() if length <= target}
         return self

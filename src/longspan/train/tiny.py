@@ -267,14 +267,14 @@ def preset(name: str) -> tuple[Shape, Plan]:
                 decay=0.3,
                 prose_weight=0.1,
                 mixture={
-                    "pairs": 0.25,
+                    "pairs": 0.3,
                     "recall": 0.8,
                     "tracking": 2.5,
                     "copying": 2.0,
                     "counting": 3.0,
                     "text": 0.3,
                 },
-                difficulty=Difficulty(distractors=5, counts=4),
+                difficulty=Difficulty(distractors=5, counts=3),
             ),
         ),
         "short": (

@@ -7,7 +7,7 @@ from tests.engine.models import IDS, MORE, engine_model
 from longspan.bench.synthetic_heads import HeadView, grid, image_tokens, same_place, two_kinds
 from longspan.engine.recipe import parse
 from longspan.errors import BadInput
-from longspan.methods.prefill.mminference import distance_sums, fold
+from longspan.methods.prefill.mminference_heads import distance_sums, fold
 from longspan.ops.attention import attend
 from longspan.ops.row_units import Unit, UnitMask
 from longspan.ops.sparse_prefill import prefill

@@ -1,10 +1,10 @@
 """Five questions to one compressed session: policies that chose by the first question should fall from the second, others should hold.
 
 A text holds five needles, each the magic number of another place. One needle's question is read with the text, the policy compresses, and the
-conversation goes on: its answer, then the other four questions with their (true) answers. Measured at every turn: negative log-likelihood
-of the number, and whether its first digit is likelier than those of the other four (all five differ). Every needle's loss is its negative log-likelihood less the full cache's in
-the same conversation; the fall of a policy compares the same needle of the same text asked later and asked first, so that needles
-that are hard for all do not count. All policies hold the same entries.
+conversation goes on: its answer, then the other four questions with their (true) answers. Measured at every turn: negative log-likelihood of
+the number, and whether its first digit is likelier than those of the other four (all five differ). A needle's loss is its negative
+log-likelihood less the full cache's in the same conversation; the fall of a policy compares the same needle of the same text asked later and
+asked first, so that needles that are hard for all do not count. All policies hold the same entries.
 """
 
 from dataclasses import dataclass

@@ -9,6 +9,7 @@ from longspan.bench.verify import Outcome, check
 from longspan.engine import calibration
 from longspan.engine.needs import Needs
 from longspan.methods.decode.retrolm_train import (
+    Records,
     bookmark_keys,
     found_in,
     new_bookmarks,
@@ -20,7 +21,7 @@ from longspan.methods.decode.retrolm_train import (
 MEAN = "retrolm(budget=0.25, page=32)"
 LAST = "retrolm(budget=0.25, page=32, summary=last)"
 BOOKMARK = "retrolm(budget=0.25, page=32, summary=bookmark)"
-PAGE, TOP, TOKENS = 32, 4, 768
+PAGE, TOP, TOKENS, EARLIEST = 32, 4, 768, 2
 UNSEEN = (1000, 1001, 1002)  # seeds of texts that training has not drawn
 
 
@@ -90,20 +91,32 @@ def page_recall(bench: Bench, outcome: Outcome) -> tuple[float, float, float]:
 
 
 def answers(bench: Bench, outcome: Outcome) -> dict[str, float]:
-    """Nats a token of the first answer to unseen records when a quarter of the pages is read for it."""
+    """Nats a token of the answers about the earliest records of unseen texts when a quarter of the pages is read for them."""
     lm, recipes = bench.model(), ("full", BOOKMARK, MEAN, LAST, "window(budget=0.25)", "oracle(budget=0.25)")
     total = dict.fromkeys(recipes, 0.0)
     for seed in UNSEEN:
         text = record_text(lm, TOKENS, seed)
-        first = text.asked[0][0] + 1
-        count = sum(token == text.asked[0][1] for _, token in text.asked)
         dense = lm.session(None, collect=Needs(column_mass=True)).feed(text.ids[: text.read])
-        for recipe in recipes:
-            branch = dense.fork(recipe)
+        branches = {recipe: dense.fork(recipe) for recipe in recipes}
+        for branch in branches.values():
             branch.finish_read()
-            asked = branch.fork().feed(text.ids[text.read : first - 1], reading=False)
-            nats = asked.score(text.ids[first - 1 : first + count])[1:]
-            total[recipe] -= float(nats.mean()) / len(UNSEEN)
+        for question, answer in earliest(text):
+            for recipe, branch in branches.items():
+                asked = branch.fork().feed(question[:-1], reading=False)
+                nats = asked.score(torch.cat((question[-1:], answer)))[1:]
+                total[recipe] -= float(nats.mean()) / len(UNSEEN) / EARLIEST
     for recipe, nats in total.items():
         outcome.figures[f"records, nats a token of the answer: {recipe}"] = round(nats, 3)
     return total
+
+
+def earliest(text: Records) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Question and answer of the records that lie furthest back, which a window loses."""
+    groups: dict[int, list[int]] = {}
+    for row, token in text.asked:
+        groups.setdefault(token, []).append(row)
+    found, start = [], text.read
+    for token, rows in groups.items():
+        found.append((token, text.ids[start : rows[0] + 1], text.ids[rows[0] + 1 : rows[-1] + 2]))
+        start = rows[-1] + 2
+    return [(question, answer) for _, question, answer in sorted(found, key=lambda one: one[0])[:EARLIEST]]

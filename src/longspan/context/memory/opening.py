@@ -56,8 +56,13 @@ def open_store(location: str, must_exist: bool = False) -> Store:
     return SqliteStore(path)
 
 
-def chat_model(spec: str) -> ChatModel:
+def chat_model(spec: str, wanted_by: str = "") -> ChatModel:
+    """The model of a specification. `wanted_by` names what cannot do with the built-in heuristic ("none")."""
     kind, _, rest = spec.partition(":")
+    if spec == "none" and wanted_by:
+        raise BadInput(
+            f"{wanted_by} needs a model; give --model local:NAME, openai:MODEL or http://HOST/v1#MODEL"
+        )
     if spec == "none":
         return heuristic_model()
     if kind == "local":
@@ -89,11 +94,12 @@ def open_memory(
     model: str = "none",
     embedder: str | None = None,
     must_exist: bool = False,
+    wanted_by: str = "",
 ) -> StoreMemory:
-    """Open or make a memory. `system` and `embedder` None take those it was made with, "passages" and "minilm" for a new one."""
+    """Open or make a memory; `wanted_by` as for `chat_model`. `system` and `embedder` None take those it was made with, "passages" and "minilm" for a new one."""
     if system is not None and system not in SYSTEMS:
         raise BadInput(f"there is no memory system {system!r}; {nearest(system, SYSTEMS)}")
-    chat = chat_model(model)
+    chat = chat_model(model, wanted_by)
     store = open_store(location, must_exist)
     try:
         named = store.bind("system", system or "passages", keep=system is None)

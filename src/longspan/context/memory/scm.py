@@ -7,10 +7,13 @@ Recall: rank the turns by cosine (plus recency when `recency` > 0, the paper's f
 ("flash memory"). When that exceeds the budget, each selected turn except the best is asked about: can its text answer the
 query? If not, drop it; if its summary can too, use the summary. Then the least similar texts become summaries, and at
 last (a step the released loop lacks, which can run for ever) the least similar are dropped until the rest fits.
-A local model answers by comparing log p("A") with log p("B"); any other by its first letter, where silence means no.
+A local model answers by comparing log p("A") with log p("B"); any other by its first letter, where silence means no. With `calibrate`
+the comparison is summed over three wordings, and what the model says of the same question without a text is taken off: small models lean
+to one letter whatever they read.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from longspan.context.ledger import Ledger, Metered
@@ -21,10 +24,13 @@ from longspan.context.prompts import Prompt
 from longspan.context.prompts import scm as prompts
 from longspan.context.stores.base import AsOf, Record, Unit, content_id
 
+NO_TEXT = "N/A"
+
 
 @dataclass(frozen=True)
 class ScmKnobs:
-    """`budget` and the others are tokens; `recency` weighs exp(-age / `half_life` turns) against the cosine."""
+    """`flash` and `summarise_above` are tokens; `recency` weighs exp(-age / `half_life` turns) against the cosine; `calibrate` costs six
+    comparisons a question where one is usual."""
 
     top: int = 6
     flash: int = 500
@@ -32,6 +38,7 @@ class ScmKnobs:
     gate: bool = False
     recency: float = 0.0
     half_life: float = 20.0
+    calibrate: bool = False
 
 
 @dataclass
@@ -121,10 +128,8 @@ class Scm(StoreMemory):
         for choice in chosen:
             if choice.rank == 0:
                 kept.append(choice)
-            elif yes(model.at("control"), prompts.CAN_ANSWER, text=choice.record.text, question=query):
-                short = choice.summary != choice.record.text and yes(
-                    model.at("control"), prompts.CAN_ANSWER, text=choice.summary, question=query
-                )
+            elif self._answers(choice.record.text, query, model):
+                short = choice.summary != choice.record.text and self._answers(choice.summary, query, model)
                 kept.append(replace(choice, shown=choice.summary if short else choice.record.text))
         for place in reversed(range(len(kept))):
             if self._size(kept) <= room:
@@ -133,6 +138,12 @@ class Scm(StoreMemory):
         while kept and self._size(kept) > room:
             kept.pop()
         return kept
+
+    def _answers(self, text: str, query: str, model: Metered) -> bool:
+        model = model.at("control")
+        if self.knobs.calibrate and "logprobs" in model.capabilities:
+            return calibrated(model, text, query) > 0
+        return yes(model, prompts.CAN_ANSWER, text=text, question=query)
 
     def _size(self, chosen: list[Choice]) -> int:
         return self._cost([dated(choice.record, choice.shown) for choice in chosen])
@@ -145,10 +156,26 @@ def yes(model: ChatModel, prompt: Prompt, **fields: str) -> bool:
     """A yes/no question: by log-probabilities of the letters where the model has them, else by the first letter said."""
     messages = prompt.render(**fields)
     if "logprobs" in model.capabilities:
-        a, b = model.choose(messages, ("A", "B"))  # type: ignore[attr-defined]
-        return a > b
+        return margin(model, prompt, **fields) > 0
     text = model.complete(messages, max_tokens=8).text.strip().lstrip("(").upper()
     return text.startswith(("A", "YES"))
+
+
+def margin(model: ChatModel, prompt: Prompt, **fields: str) -> float:
+    """log p("A") - log p("B") in nats; positive means yes."""
+    a, b = model.choose(prompt.render(**fields), ("A", "B"))  # type: ignore[attr-defined]
+    return a - b
+
+
+def calibrated(
+    model: ChatModel, text: str, question: str, forms: Sequence[Prompt] = prompts.CAN_ANSWER_FORMS
+) -> float:
+    """The margins of all wordings, less those of the question with a text that says nothing."""
+    return sum(
+        margin(model, form, text=text, question=question)
+        - margin(model, form, text=NO_TEXT, question=question)
+        for form in forms
+    )
 
 
 def summary_tree(model: ChatModel, blocks: list[str], group_tokens: int = 2300, flash: int = 500) -> str:

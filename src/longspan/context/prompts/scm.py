@@ -21,6 +21,22 @@ CAN_ANSWER = Prompt(
     "Does the text contain what is needed to answer the question? Answer with one letter: A for yes, B for no.",
     ("text", "question"),
 )
+# The same question in other words: a small model's leaning to one letter differs from form to form.
+CAN_ANSWER_FORMS = (
+    CAN_ANSWER,
+    Prompt(
+        "scm.can_answer_said",
+        1,
+        "Is the answer to the question said in the text? A means it is said, B means it is not. Answer with one letter.",
+        ("text", "question"),
+    ),
+    Prompt(
+        "scm.can_answer_enough",
+        1,
+        "You see a text and a question. If reading the text is enough to answer the question, write A. If it is not, write B.",
+        ("question", "text"),
+    ),
+)
 SUMMARISE_BLOCK = Prompt(
     "scm.summarise_block",
     1,

@@ -7,7 +7,8 @@ a layer, is trained from 0.5, and at 0 this is plain heavy-hitter selection. One
 
 Training is language modelling in chunks: before a chunk the memory is fused, the chunk attends to it and to itself, and its loss reaches the filters
 through that one fusion; memory is carried on without gradients. The filters start N(0, 1) in the code, which makes W_conv almost one-hot and random; here
-at 1 / sqrt(2 D x kernel) of that. Learning rates here are for tens of steps (code: 1,000 steps of 128 samples at 0.05 for filters).
+at 1 / sqrt(2 D x kernel) of that. The code trains 1,000 steps of 128 samples, the filters at 0.05 and the mix at 0.00025; here the steps are tens, so the
+mix moves faster: it falls while the filters are still noise and rises again in the layers where they help. Nothing keeps it within [0, 1].
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Plan:
     fused: int = 32
     buffer: int = 16
     kernel: int = 7
-    rate: float = 0.003
-    mix_rate: float = 0.02
+    rate: float = 0.05
+    mix_rate: float = 0.03
     seed: int = 0
 
 

@@ -20,7 +20,7 @@ class AdjustedBase(PositionMethod):
     """multiplier: new base over the model's own, at least 1 (the paper's 500,000 / 10,000 = 50)."""
 
     source = Source("https://arxiv.org/abs/2309.16039", 2023)
-    system = "llama2-long"
+    system = "long-scaling-abf"
 
     multiplier: float = 50.0
 

@@ -1,7 +1,7 @@
 """CLEX: frequencies from a small trained differential equation over the scaling factor t = ceil(length / window).
 
 Source: CLEX: Continuous Length Extrapolation, ICLR 2024, arXiv 2310.16450; code DAMO-NLP-SG/CLEX. The equation is in `ops.neural_frequencies`. Its network is trained with the model (random t,
-random positions, `train.clex`) and read as an artefact. Without training (`trained=false`) the equation has a closed solution, NTK scaling by 2t - 1. Keys stay un-rotated:
+random positions, `train.clex.train_clex`), or alone on a model that stays as it is (`longspan calibrate clex`), and read as an artefact. Without training (`trained=false`) the equation has a closed solution, NTK scaling by 2t - 1. Keys stay un-rotated:
 crossing a t in mid-text turns all of them, which the authors require too. Whole t only: the cost jumps when a text passes a multiple of the window. The optional
 log(length) / log(window) on queries of the released configuration is off.
 """
