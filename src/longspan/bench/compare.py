@@ -9,8 +9,8 @@ A recipe's prompt methods shorten the context first; recipes that share them sha
 that was given, read_tokens what was read of it.
 
 Times. ttft_s: shortening and reading the context, the method's work, and this row's share of the packed question. time_per_token_s: decoding alone, one
-session at a time, on the first context of each length (`latency_tokens` tokens; rows of the packed batch share their steps, so a packed
-time would say nothing about a method).
+session at a time, on the first contexts of each task and length (`latency_tokens` tokens, see `costs`). peak_memory_bytes: the most memory
+held while the row's text was read, weights and statistics for other rows included; one shared read gives all its rows the same figure.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from longspan.bench import rows
 from longspan.bench.contexts import by_context, cut, shortened
+from longspan.bench.costs import Latencies, PeakMemory
 from longspan.bench.item import Item
 from longspan.bench.kept import kept_map, kept_share, retention
 from longspan.bench.results import Results, cell_id
@@ -72,10 +73,8 @@ class Comparison:
         results: Results,
         items: Iterable[tuple[Item, int]],
         modes: Callable[[Item], Sequence[str]],
-        latency: dict[tuple[str, int], float] | None = None,
     ):
-        """items: (item, target length) pairs; modes(item): the answer modes its task offers; latency: decoding times that an
-        earlier comparison of the same run measured, extended here."""
+        """items: (item, target length) pairs; modes(item): the answer modes its task offers."""
         self.model, self.plan, self.results = model, plan, results
         self.lengths: dict[str, int] = {}
         self.items: list[Item] = []
@@ -86,7 +85,8 @@ class Comparison:
         self.groups = by_context(model, self.items)
         self.total = sum(len(list(self._identities(item))) for item in self.items)
         self.done = 0
-        self._latency = {} if latency is None else latency
+        self._latency = Latencies(plan.latency_tokens)
+        self._peak = PeakMemory(model.device)
         self._extends = any(variant.recipe.one("positions") for variant in plan.variants)
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class Comparison:
                 base = self._read_shared(shared)
             except BadInput as error:
                 self._failed(shared, str(error))
-            branches = self._branches(shared, base) if base is not None else []
+            branches = self._branches(shared, base, self._peak.bytes()) if base is not None else []
             for start in range(0, len(branches), PACK):
                 self._answer(branches[start : start + PACK], progress)
             del branches, base
@@ -158,6 +158,7 @@ class Comparison:
         for cell in cells:
             needs = needs | cell.variant.recipe.needs
         session = self.model.session(cells[0].variant.recipe.prompt, collect=needs, **self._reading)
+        self._peak.start()
         self._shorten(session, cells)
         session.feed(cells[0].pieces.read)
         return session
@@ -175,7 +176,7 @@ class Comparison:
             for cell in cells:
                 cell.pieces = shortened(self.model, cell.pieces, session.shortened[-1])
 
-    def _branches(self, cells: list[Cell], base: Session) -> list[Branch]:
+    def _branches(self, cells: list[Cell], base: Session, peak: int | None) -> list[Branch]:
         """Fork the dense session for each (item, question mode), then for each variant, and let the methods act."""
         branches: list[Branch] = []
         charged = 0
@@ -194,7 +195,7 @@ class Comparison:
                     continue
                 tokens = 0 if charged else base.meter.prefilled_tokens
                 charged += 1
-                branches.append(self._branch(mine, session, seconds, tokens))
+                branches.append(self._branch(mine, session, seconds, tokens, peak))
         return branches
 
     def _own_reads(self, cells: list[Cell]) -> Iterable[Branch]:
@@ -205,6 +206,7 @@ class Comparison:
                     session = self.model.session(
                         variant.recipe, collect=self._course_needs(mine), **self._reading
                     )
+                    self._peak.start()
                     self._shorten(session, mine)
                     session.feed(mine[0].pieces.read)
                     if aware:
@@ -213,9 +215,12 @@ class Comparison:
                 except BadInput as error:
                     self._failed(mine, str(error))
                     continue
-                yield self._branch(mine, session, _read_seconds(session), session.meter.prefilled_tokens)
+                tokens = session.meter.prefilled_tokens
+                yield self._branch(mine, session, _read_seconds(session), tokens, self._peak.bytes())
 
-    def _branch(self, cells: list[Cell], session: Session, seconds: float, tokens: int) -> Branch:
+    def _branch(
+        self, cells: list[Cell], session: Session, seconds: float, tokens: int, peak: int | None
+    ) -> Branch:
         stats = session.stats
         branch = Branch(cells, session, seconds + stats.seconds.get("methods", 0.0), tokens)
         pieces = cells[0].pieces
@@ -230,6 +235,7 @@ class Comparison:
             "read_tokens": read,
             "prefill_density": stats.prefill_density,
             "dense_fallback": stats.dense_fallback,
+            "peak_memory_bytes": peak,
             "method_s": stats.seconds.get("methods", 0.0),
         }
         evidence = pieces.evidence
@@ -258,8 +264,7 @@ class Comparison:
             branch.shared_seconds += question_seconds
         golds = self._gold(branches)
         ranks = self._rank([b for b in branches if any(c.mode == "rank" for c in b.cells)])
-        for branch in branches:
-            self._measure_latency(branch)
+        latencies = {id(branch): self._latency_of(branch) for branch in branches}
         writers = [b for b in branches if any(c.mode == "generate" for c in b.cells)]
         replies: dict[int, Generation] = {}
         for cap in sorted({self._cap(b) for b in writers}):
@@ -274,9 +279,15 @@ class Comparison:
         for branch in branches:
             for cell in branch.cells:
                 gold, reply = golds[id(branch)], replies.get(id(branch))
-                latency = self._latency.get((cell.variant.spelled, cell.length))
                 row = rows.measured(
-                    branch, cell, self.plan.seed, gold, ranks.get(id(branch)), reply, latency, self._extends
+                    branch,
+                    cell,
+                    self.plan.seed,
+                    gold,
+                    ranks.get(id(branch)),
+                    reply,
+                    latencies[id(branch)],
+                    self._extends,
                 )
                 self.results.append(row)
                 self.done += 1
@@ -327,13 +338,10 @@ class Comparison:
                 found[owner].append(float(logprobs.sum()))
         return found
 
-    def _measure_latency(self, branch: Branch) -> None:
+    def _latency_of(self, branch: Branch) -> float | None:
         cell = branch.cells[0]
-        key = (cell.variant.spelled, cell.length)
-        if self.plan.latency_tokens and key not in self._latency:
-            session = branch.session.fork()
-            reply = generate([session], max_new_tokens=self.plan.latency_tokens + 1, ignore_eos=True)[0]
-            self._latency[key] = (reply.seconds - reply.first_token_seconds) / self.plan.latency_tokens
+        item = cell.pieces.item
+        return self._latency.measure(branch.session, cell.variant.spelled, item.task, cell.length, item.id)
 
     def _failed(self, cells: list[Cell], reason: str) -> None:
         """A recipe that cannot run on this item: listed with its reason, never counted as wrong."""

@@ -89,7 +89,7 @@ def _measure(
     """Make and measure job after job; returns those left out, with what making them showed."""
     left_out = []
     weights = [0 if job.reason else _weight(job, plan, samples) for job in planned]
-    done, latency = 0, {}
+    done = 0
     for index, job in enumerate(planned):
         if job.reason is None:
             try:
@@ -105,7 +105,7 @@ def _measure(
             return [mode for mode in answer_modes(item) if mode in part.modes]
 
         capped = replace(plan, max_new_tokens=job.part.cap)
-        comparison = Comparison(model, capped, results, items, modes, latency)
+        comparison = Comparison(model, capped, results, items, modes)
         size = int(job.length)
         weights[index] = size * comparison.total
 

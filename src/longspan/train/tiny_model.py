@@ -122,7 +122,7 @@ def _start_counting(model: LlamaForCausalLM, match: float = 2.0, weight: float =
 
     Of n occurrences and <s> the latter then gets weight / (n + weight), a smooth function of the count that the layers above can read. Names share a
     subspace in which they have equal norms and nothing else lies, so that they all match alike; slow pairs only, so that distance does not matter.
-    From random weights none of the runs tried began to count within 10^4 samples.
+    Without it a trial run was still at chance after 2,600 samples of counting alone; with it, at nearly twice chance after 1,900.
     """
     config = model.config
     dim = config.hidden_size // config.num_attention_heads
