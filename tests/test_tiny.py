@@ -72,10 +72,14 @@ def test_a_hint_is_a_target_and_its_token_is_not():
     kinds[0, 5] = ANSWER
     alone = tiny.losses(model, ids, kinds)[0]
     logits = model(ids).logits[0]
-    assert float(alone.detach()) == pytest.approx(-float(logits.detach()[4].log_softmax(-1)[ids[0, 5]]), rel=1e-5)
+    assert float(alone.detach()) == pytest.approx(
+        -float(logits.detach()[4].log_softmax(-1)[ids[0, 5]]), rel=1e-5
+    )
     kinds[0, 9] = -123
     hinted = tiny.losses(model, ids, kinds)[0]
-    assert float((hinted - alone).detach()) == pytest.approx(-float(logits.detach()[8].log_softmax(-1)[123]), rel=1e-4)
+    assert float((hinted - alone).detach()) == pytest.approx(
+        -float(logits.detach()[8].log_softmax(-1)[123]), rel=1e-4
+    )
 
 
 def test_the_counting_head_starts_with_a_smooth_function_of_the_count():
