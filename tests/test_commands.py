@@ -65,7 +65,7 @@ def test_lists_are_complete_and_valid_json(capsys):
         qasper["benchmark"] == "LongBench" and "THUDM/LongBench" in qasper["data"] and qasper["items"] == 200
     )
     assert all(fact["benchmark"] and fact["data"] and fact["source"] for fact in tasks.values())
-    assert {fact["name"] for fact in listed("models")} == {"smollm2-135m", "gemma3-270m"}
+    assert {fact["name"] for fact in listed("models")} == {"smollm2-135m", "gemma3-270m", "probe"}
     for arguments in (
         ["methods"],
         ["methods", "kivi"],
