@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Model:
         seen = {p.data_ptr(): p.numel() * p.element_size() for p in self.hf.parameters()}
         return sum(seen.values())
 
-    @property
+    @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end a reply."""
         found: set[int] = set()
