@@ -1,4 +1,4 @@
-"""Past the trained window: loss by position of every recipe, the same as a difference to the full cache on the same text, and both by window lengths in a table.
+"""Loss by position of every recipe, with the trained window marked; the same as a difference to the full cache on the same text, and both in a table.
 
 Drawn from rows of running text (`nll_by_position`). The loss of a text rises and falls with what it says, so the difference, paired by sample, is where methods part.
 Nothing is measured here.

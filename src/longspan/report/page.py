@@ -62,7 +62,7 @@ def render(
         ("worst", "Worst case by task", _worst(cells)),
         (
             "extension",
-            "Past the trained window",
+            "Loss by position",
             extension.section(rows, look, roles, facts.get("trained_window")),
         ),
         ("cells", "Every cell", _cells(cells)),
