@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.engine.models import IDS, MORE, engine_model
 from tests.small_tokenizers import byte_level
@@ -32,6 +32,7 @@ def held(session):
 
 
 # -- budgets ---------------------------------------------------------------------------------------------------------------
+@example([0.0, 0.0, 0.0, 1.0, 1.0], 1.0, 1.0)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40), st.floats(0.0, 4.0), st.floats(0.0, 1.0))
 def test_shares_sum_to_one_and_none_is_below_the_floor(sensitivity, sharpness, floor):
     found = sensitivity_shares(sensitivity, sharpness, floor)

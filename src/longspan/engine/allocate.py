@@ -48,7 +48,10 @@ def sensitivity_shares(sensitivity: list[float], sharpness: float, floor: float)
     least, fixed = floor / len(weights), set[int]()
     while True:
         free = [i for i in range(len(weights)) if i not in fixed]
-        scale = (1 - least * len(fixed)) / sum(weights[i] for i in free)
+        total = sum(weights[i] for i in free)
+        if total <= 0:  # a floor of a whole even share, up to rounding
+            return [1 / len(weights)] * len(weights)
+        scale = (1 - least * len(fixed)) / total
         low_ones = {i for i in free if weights[i] * scale < least}
         if not low_ones:
             return [least if i in fixed else weights[i] * scale for i in range(len(weights))]
