@@ -161,14 +161,15 @@ def _shares_layers(model: Model, draft: Model) -> bool:
 @torch.no_grad()
 def greedy_guess(session: Session, count: int) -> Tensor:
     """Append the `count` likeliest tokens to the session, one after the other, and return them; a stop token ends the guess, but is not its first."""
-    stops = torch.tensor(sorted(session.model.stop_ids), dtype=torch.long)
+    ends = session.model.stop_ids
+    stops = torch.tensor(sorted(ends), dtype=torch.long)
     found: list[int] = []
     for _ in range(count):
         logits = session.next_logits()
         if not found and len(stops):
             logits = logits.index_fill(0, stops.to(logits.device), float("-inf"))
         token = int(logits.argmax())
-        if token in session.model.stop_ids:
+        if token in ends:
             break
         found.append(token)
         (session.logits,) = forward(session.model, [Work(session, torch.tensor([token]))])

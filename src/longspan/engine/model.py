@@ -70,20 +70,23 @@ class Model:
         seen = {p.data_ptr(): p.numel() * p.element_size() for p in self.hf.parameters()}
         return sum(seen.values())
 
-    @cached_property
+    @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a reply."""
+        """Tokens that end a reply, as the generation config says now."""
         found: set[int] = set()
         for holder in (getattr(self.hf, "generation_config", None), self.tokenizer):
             value = getattr(holder, "eos_token_id", None)
             found |= (
                 set(value) if isinstance(value, list | tuple) else {value} if value is not None else set()
             )
-        for name in ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>"):
-            known = self.tokenizer.get_vocab().get(name) if self.tokenizer is not None else None
-            if known is not None:
-                found.add(known)
-        return frozenset(found)
+        return self._turn_ends | found
+
+    @cached_property
+    def _turn_ends(self) -> frozenset[int]:
+        """The marks that end a chat turn, of those the vocabulary has (copying a vocabulary takes long)."""
+        vocabulary = self.tokenizer.get_vocab() if self.tokenizer is not None else {}
+        names = ("<|im_end|>", "<end_of_turn>", "<|eot_id|>", "<|end|>")
+        return frozenset(vocabulary[name] for name in names if name in vocabulary)
 
     def new_recurrent(self) -> RecurrentStates | None:
         return (

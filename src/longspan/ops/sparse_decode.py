@@ -100,8 +100,8 @@ def decode_gather(
     folded = q.reshape(1, heads, -1, dim)
     bias = None
     if numbers is not None or rows > 1 or selection.bias is not None:
-        if numbers is None:
-            numbers = selection.entry_numbers()[0]
+        if numbers is None:  # what was gathered may end before the selection's last page does
+            numbers = selection.entry_numbers()[0][:, : keys.shape[1]]
         hidden = numbers.unsqueeze(1) > torch.arange(k.shape[1] - rows, k.shape[1]).unsqueeze(1)  # (H, R, n)
         bias = torch.zeros(hidden.shape, dtype=q.dtype).masked_fill_(hidden, NEG_INF)
         if selection.bias is not None:
