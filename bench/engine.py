@@ -101,47 +101,52 @@ def dense(lm, hf, length, runs):
 
 
 def sharing(lm, contexts, length):
-    """8 methods x 2 budgets (and full) on a few contexts: one read each and packed decoding, against a read for every cell."""
+    """8 methods x 2 budgets (and full) on a few contexts: one read each and packed decoding, against a read for every cell.
+
+    One by one is measured for every recipe on one of the contexts, in turn with the shared runs, and multiplied by the number of contexts.
+    """
     recipes = [parse(name).with_budget(b) for name in METHODS for b in BUDGETS] + [parse("full")]
     needs = Needs()
     for recipe in recipes:
         needs = needs | recipe.needs
-    read = decode = methods = 0.0
-    tokens = 0
-    started = time.perf_counter()
+    seconds = {"read": 0.0, "methods": 0.0, "decode": 0.0, "total": 0.0, "singles": 0.0}
+    tokens, same = 0, 0
     for number in range(contexts):
+        ids = text_ids(lm, length, 50 * number)
+        began = time.perf_counter()
         base = lm.session(collect=needs)
-        before = time.perf_counter()
-        base.feed(text_ids(lm, length, 50 * number))
-        read += time.perf_counter() - before
+        base.feed(ids)
+        read = time.perf_counter()
         tokens += base.meter.prefilled_tokens
-        before = time.perf_counter()
         cells = [base.fork(recipe) for recipe in recipes]
         for cell in cells:
             cell.finish_read()
-        methods += time.perf_counter() - before
-        before = time.perf_counter()
+        thinned = time.perf_counter()
         packed = [reply.ids for reply in generate(cells, max_new_tokens=NEW, ignore_eos=True)]
-        decode += time.perf_counter() - before
+        ended = time.perf_counter()
         tokens += sum(cell.meter.prefilled_tokens for cell in cells)
-    total = time.perf_counter() - started
-    started = time.perf_counter()
-    singles = []
-    for recipe in recipes:
-        session = lm.session(recipe).read(text_ids(lm, length, 50 * (contexts - 1)))
-        singles.append(generate([session], max_new_tokens=NEW, ignore_eos=True)[0].ids)
-    one_by_one = (time.perf_counter() - started) * contexts
+        seconds["read"] += read - began
+        seconds["methods"] += thinned - read
+        seconds["decode"] += ended - thinned
+        seconds["total"] += ended - began
+        for index in range(number, len(recipes), contexts):
+            started = time.perf_counter()
+            session = lm.session(recipes[index]).read(ids)
+            alone = generate([session], max_new_tokens=NEW, ignore_eos=True)[0].ids
+            seconds["singles"] += time.perf_counter() - started
+            same += alone == packed[index]
+    total = seconds["total"]
     return {
         "cells": len(recipes) * contexts,
         "contexts": contexts,
         "length": length,
         "prefilled_tokens": tokens,
         "prefilled_tokens_one_by_one": len(recipes) * contexts * length,
-        "total_over_prefill_plus_packed_decode": round(total / (read + decode), 3),
-        "methods_share": round(methods / total, 3),
-        "one_by_one_over_shared": round(one_by_one / total, 2),
-        "same_tokens_as_singles": sum(a == b for a, b in zip(packed, singles)) / len(singles),
-        "note": "one by one is measured on one context and multiplied by the number of contexts",
+        "total_over_prefill_plus_packed_decode": round(total / (seconds["read"] + seconds["decode"]), 3),
+        "share_of_total": {part: round(seconds[part] / total, 3) for part in ("read", "methods", "decode")},
+        "one_by_one_over_shared": round(seconds["singles"] * contexts / total, 2),
+        "same_tokens_as_singles": same / len(recipes),
+        "note": "one by one: every recipe on one of the contexts, in turn with the shared runs, times the number of contexts",
     }
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from longspan.ops import distance_maps as maps
+from longspan.ops.distance_attention import attend_in_passes, distance_attention_reference
 from longspan.ops.frequency_maps import Frequencies, Rope, default, yarn
 from longspan.ops.score_biases import alibi_bias, alibi_slopes, frame_ids, temporal_decay_bias
 
@@ -66,8 +67,8 @@ def test_passes_equal_the_full_score_matrix(name, qkv):
     passes, distance, visible = _closed_forms()[name]
     positions = torch.arange(S)
     for frequencies in (default(ROPE), yarn(ROPE, 4)):
-        out, _ = maps.attend_in_passes(*qkv, positions, positions, passes, frequencies, scale=D**-0.5)
-        expected = maps.distance_attention_reference(*qkv, distance, visible, frequencies, scale=D**-0.5)
+        out, _ = attend_in_passes(*qkv, positions, positions, passes, frequencies, scale=D**-0.5)
+        expected = distance_attention_reference(*qkv, distance, visible, frequencies, scale=D**-0.5)
         assert (out - expected).abs().max() < 1e-5
 
 
@@ -86,10 +87,10 @@ def test_one_row_at_a_time_equals_one_shot(name, qkv):
     q, k, v = qkv
     positions = torch.arange(S)
     frequencies = default(ROPE)
-    whole, lse = maps.attend_in_passes(q, k, v, positions, positions, passes, frequencies, scale=0.25)
+    whole, lse = attend_in_passes(q, k, v, positions, positions, passes, frequencies, scale=0.25)
     for row in (0, 15, 16, 17, 18, 35, 36, 54, 99):
         seen = slice(0, row + 1)
-        out, row_lse = maps.attend_in_passes(
+        out, row_lse = attend_in_passes(
             q[:, row : row + 1],
             k[:, seen],
             v[:, seen],
@@ -118,8 +119,8 @@ def test_one_row_at_a_time_equals_one_shot(name, qkv):
 def test_the_neutral_setting_is_plain_attention(passes, qkv):
     positions = torch.arange(S)
     frequencies = default(ROPE)
-    out, _ = maps.attend_in_passes(*qkv, positions, positions, passes, frequencies, scale=0.25)
-    plain, _ = maps.attend_in_passes(*qkv, positions, positions, maps.plain(), frequencies, scale=0.25)
+    out, _ = attend_in_passes(*qkv, positions, positions, passes, frequencies, scale=0.25)
+    plain, _ = attend_in_passes(*qkv, positions, positions, maps.plain(), frequencies, scale=0.25)
     assert (out - plain).abs().max() < 1e-5
 
 
@@ -128,7 +129,7 @@ def test_equal_groups_are_self_extend(qkv):
     frequencies = default(ROPE)
     dpe = maps.dimension_groups(16, torch.full((D // 2,), 4))
     results = [
-        maps.attend_in_passes(*qkv, positions, positions, p, frequencies, scale=0.25)[0]
+        attend_in_passes(*qkv, positions, positions, p, frequencies, scale=0.25)[0]
         for p in (dpe, maps.self_extend(16, 4))
     ]
     assert (results[0] - results[1]).abs().max() < 1e-5
@@ -143,14 +144,14 @@ def test_selected_pairs_of_each_head(qkv):
     distance = torch.where(turned.view(HQ, 1, 1, -1), grouped, (m - n).unsqueeze(-1).double())
     positions = torch.arange(S)
     frequencies = default(ROPE)
-    out, _ = maps.attend_in_passes(
+    out, _ = attend_in_passes(
         *qkv, positions, positions, maps.dimension_groups(16, groups, turned), frequencies, scale=0.25
     )
-    expected = maps.distance_attention_reference(*qkv, distance, m >= n, frequencies, scale=0.25)
+    expected = distance_attention_reference(*qkv, distance, m >= n, frequencies, scale=0.25)
     assert (out - expected).abs().max() < 1e-5
     everything = torch.ones(HQ, D // 2, dtype=torch.bool)
     same = [
-        maps.attend_in_passes(
+        attend_in_passes(
             *qkv, positions, positions, maps.dimension_groups(16, groups, t), frequencies, scale=0.25
         )[0]
         for t in (everything, None)
@@ -167,13 +168,13 @@ def test_a_thinned_cache_keeps_true_positions(qkv):
     m = torch.tensor([S - 1])
     frequencies = default(ROPE)
     for passes in (maps.self_extend(16, 4), maps.dual_chunk(24, 6)):
-        out, _ = maps.attend_in_passes(
+        out, _ = attend_in_passes(
             q[:, -1:], k.gather(1, index), v.gather(1, index), m, kept, passes, frequencies, scale=0.25
         )
         for head in range(HK):
             rows = slice(head * HQ // HK, (head + 1) * HQ // HK)
             n = kept[head]
-            single, _ = maps.attend_in_passes(
+            single, _ = attend_in_passes(
                 q[rows, -1:],
                 k[head : head + 1, n],
                 v[head : head + 1, n],
@@ -197,10 +198,10 @@ def test_limited_branches_meet_at_the_limit():
 def test_attention_factor_enters_squared(qkv):
     positions = torch.arange(S)
     f = ROPE.frequencies
-    scaled, _ = maps.attend_in_passes(
+    scaled, _ = attend_in_passes(
         *qkv, positions, positions, maps.self_extend(16, 4), Frequencies(f, 1.2), scale=0.25
     )
-    by_hand, _ = maps.attend_in_passes(
+    by_hand, _ = attend_in_passes(
         *qkv, positions, positions, maps.self_extend(16, 4), Frequencies(f), scale=0.25 * 1.44
     )
     assert (scaled - by_hand).abs().max() < 1e-5
@@ -227,8 +228,6 @@ def test_biased_passes_match_plain_attention_with_the_same_bias(qkv):
     bias = temporal_decay_bias(frames, frames, 0.1).expand(HQ, S, S)
     frequencies = default(ROPE)
     split = maps.self_extend(16, 1)
-    out, _ = maps.attend_in_passes(*qkv, positions, positions, split, frequencies, scale=0.25, bias=bias)
-    plain, _ = maps.attend_in_passes(
-        *qkv, positions, positions, maps.plain(), frequencies, scale=0.25, bias=bias
-    )
+    out, _ = attend_in_passes(*qkv, positions, positions, split, frequencies, scale=0.25, bias=bias)
+    plain, _ = attend_in_passes(*qkv, positions, positions, maps.plain(), frequencies, scale=0.25, bias=bias)
     assert (out - plain).abs().max() < 1e-5

@@ -293,12 +293,15 @@ def test_weights_that_multiply_few_rows_give_the_same_logits_and_are_saved_as_pl
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
-def test_the_product_from_the_left_has_linear_s_shapes_bias_and_gradient():
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_products_of_few_rows_have_linear_s_shapes_bias_and_gradient(threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(7, 5, generator=generator)
-    bias = torch.randn(7, generator=generator)
+    outputs = 4 * threads if threads > 1 else 7
+    weight = torch.randn(outputs, 5, generator=generator)
+    bias = torch.randn(outputs, generator=generator)
     kind = Weight(weight.clone(), requires_grad=False)
-    for shape in ((5,), (1, 5), (2, 2, 5), (3, 0, 5), (30, 5)):
+    for shape in ((5,), (1, 5), (2, 2, 5), (3, 0, 5), (2, 9, 5), (30, 5)):
         x = torch.randn(*shape, generator=generator, requires_grad=True)
         for b in (None, bias):
             expected = torch.nn.functional.linear(x, weight, b)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longspan.errors import BadInput
@@ -54,6 +54,9 @@ def assert_equals_dense_mask(result, q, k, v, mask, tolerance=1e-5, softcap=None
     st.booleans(),
     st.integers(0, 99),
 )
+@example(
+    backend="gather", queries=1, keys=1, offset=-2, tile=(4, 4), heads=2, density=0.0, columns=True, seed=0
+)  # a query before every key
 def test_backends_equal_the_dense_mask(backend, queries, keys, offset, tile, heads, density, columns, seed):
     q, k, v = random_qkv(queries, keys, seed=seed)
     mask = random_mask(heads, queries, keys, *tile, offset, density, columns, seed)

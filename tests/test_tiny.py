@@ -156,10 +156,10 @@ def test_schedule_and_stages():
     assert tiny.rate_at(plan, 500) == 1.0
     assert tiny.rate_at(plan, 900) == pytest.approx(0.5)
     progress = tiny.Progress(step=5, accuracy=dict.fromkeys(GRADED, 0.99))
-    tiny._advance_stage(plan, progress)
-    assert (progress.stage, progress.stage_began) == (1, 5)
+    tiny.advance(plan, progress, 64)
+    assert (progress.step, progress.tokens, progress.stage, progress.stage_began) == (6, 64, 1, 6)
     progress.accuracy = dict.fromkeys(GRADED, 0.99)
-    tiny._advance_stage(plan, progress)
+    tiny.advance(plan, progress, 64)
     assert progress.stage == 1  # the last stage stays
     shape, windowed = tiny.with_window(SHAPE, plan, 300)
     assert shape.window == 300 and windowed.stages == (64, 128, 256, 300)

@@ -23,7 +23,7 @@ from longspan.report.page import render
 from longspan.train import tiny, tiny_model
 from longspan.train.diffusion import draw_mask, mask_id, see_both_sides, train_diffusion
 from longspan.train.diffusion_sampling import block_nll, quotas, write
-from longspan.train.tiny_tasks import ANSWER, PROSE
+from longspan.train.tiny_tasks import ANSWER, PROSE, needle
 
 SHAPE, PLAN = tiny.preset("smoke")
 
@@ -148,6 +148,27 @@ def test_a_diffusion_model_sees_both_sides_and_writes_every_mask(untrained):
         write(model, prompt, 0)
     course = block_nll(model, ids, block=8, draws=2)
     assert [start for start, _ in course] == [8, 16, 24, 32] and all(nats > 0 for _, nats in course)
+
+
+def test_a_fresh_diffusion_model_starts_on_the_way_to_recall():
+    """From the mask at an answer's place some head of the second layer looks at the record's value, and none at masks, itself included."""
+    shape = replace(tiny.preset("short")[0], window=128)
+    model = tiny_model.build(shape, 0, masked=True).eval()
+    model.set_attn_implementation("eager")
+    open_mask = torch.zeros(1, 1, 128, 128)
+    to_value, to_masks = [], []
+    for number in range(6):
+        drawn = needle(128, 0.4, np.random.default_rng(number))
+        ids = torch.from_numpy(drawn.ids).unsqueeze(0)
+        value = drawn.evidence[0][0] + 2  # a line is a line break, the name, the value
+        assert ids[0, value] == ids[0, -1]
+        ids[0, [20, 60, -1]] = mask_id()
+        with torch.no_grad():
+            seen = model(input_ids=ids, attention_mask=open_mask, output_attentions=True, use_cache=False)
+        started = seen.attentions[1][0, :: shape.query_heads // shape.kv_heads, -1]
+        to_value.append(started[:, value].max())
+        to_masks.append(started[:, [20, 60, -1]].max())
+    assert np.mean(to_value) > 4 / 128 and np.max(to_masks) < 1e-3
 
 
 def test_diffusion_training_lowers_the_loss_and_resumes(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 from tests.small_tokenizers import byte_level
 from tests.tiny_models import tiny
 
-from longspan.bench.compare import Comparison, Plan
+from longspan.bench.compare import Comparison
+from longspan.bench.grid import Plan
 from longspan.bench.item import Item
 from longspan.bench.results import load, open_run
 from longspan.bench.variants import variants

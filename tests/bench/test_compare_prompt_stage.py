@@ -5,7 +5,8 @@ from tests.small_tokenizers import byte_level
 from tests.tiny_models import tiny
 
 import longspan.engine.model as engine_model
-from longspan.bench.compare import Comparison, Plan
+from longspan.bench.compare import Comparison
+from longspan.bench.grid import Plan
 from longspan.bench.item import Item
 from longspan.bench.results import load as load_run
 from longspan.bench.results import open_run

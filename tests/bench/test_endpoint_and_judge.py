@@ -141,6 +141,30 @@ def test_an_endpoint_that_is_down_fails_every_item_in_a_sentence(tmp_path):
     assert report.mean is None and "cannot be reached" in report.failures[0].error
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["null", "[]", '"hello"', '{"hello": 1}', '{"choices": "none"}', '{"choices": ["hello"]}', '{"choices": [{}]}',
+     '{"choices": [{"finish_reason": "stop", "message": "hello"}]}', '{"choices": [{"finish_reason": "stop", "message": {"content": [1]}}]}',
+     "<html>", '{"choices": [{"mess'],
+)  # fmt: skip
+def test_an_answer_that_is_no_chat_completion_is_tried_again_and_listed(server, tmp_path, body):
+    server.plan["0"] = [(200, body)] * 3
+    with open_run(tmp_path / "run", FACTS) as results:
+        report = answer_items([item(0), item(1)], endpoint(server), results)
+    assert [failure.error.partition(" sent ")[2] for failure in report.failures] == [
+        "an answer that is not a chat completion"
+    ]
+    assert report.failures[0].attempts == 3 and report.mean == 1.0
+
+
+def test_a_server_that_reports_no_usage_is_used_as_it_is(server, tmp_path):
+    choice = {"finish_reason": "stop", "message": {"content": "It is 1000."}}
+    server.plan["0"] = [(200, json.dumps({"choices": [choice], "usage": {"prompt_tokens": "many"}}))]
+    with open_run(tmp_path / "run", FACTS) as results:
+        report = answer_items([item(0)], endpoint(server), results)
+    assert report.mean == 1.0 and report.usage.prompt_tokens == 0
+
+
 def test_a_slow_endpoint_is_given_up_after_its_timeout_and_listed(server, tmp_path):
     slow = endpoint(server, timeout=0.02, retries=1)  # the server takes 0.05 s a reply
     with open_run(tmp_path / "run", FACTS) as results:

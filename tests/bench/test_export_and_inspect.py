@@ -10,6 +10,7 @@ from tests.tiny_models import tiny
 
 from longspan.bench.harness.export import export_kvpress, export_lm_eval, slug, task_name
 from longspan.bench.results import cell_id, open_run
+from longspan.cli import main as cli
 from longspan.engine.model import Model
 from longspan.errors import BadInput
 
@@ -48,6 +49,29 @@ def run(tmp_path):
         results.append(row("full", "niah", 9, None))
         results.append(row("full", "vt", 0, 0.5, answer_mode="rank"))
     return tmp_path / "run"
+
+
+def test_an_endpoints_rows_are_exported_under_its_own_model(tmp_path):
+    with open_run(tmp_path / "run", FACTS) as results:
+        results.append({**row("endpoint:gpt", "niah", 0, 1.0), "method": "gpt"})
+    export_lm_eval(tmp_path / "run", tmp_path / "lm")
+    made = json.loads((tmp_path / "lm/results_endpoint_gpt.json").read_text())
+    assert made["model_name"] == "gpt" and made["model_sha"] is None
+    (folder,) = export_kvpress(tmp_path / "run", tmp_path / "kv")
+    assert folder.name == "ruler__1024__gpt__endpoint__0.00"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"] == "gpt"
+
+
+def test_the_command_writes_both_formats(run, tmp_path, capsys):
+    assert (
+        cli.run(["report", str(run), "--lm-eval", str(tmp_path / "lm"), "--kvpress", str(tmp_path / "kv")])
+        == 0
+    )
+    assert list((tmp_path / "lm").glob("results_*.json")) and list((tmp_path / "kv").glob("*/metrics.json"))
+    assert capsys.readouterr().out.strip().splitlines()[-1].endswith("report.html")
+    with open_run(tmp_path / "empty", FACTS):
+        pass
+    assert cli.run(["report", str(tmp_path / "empty"), "--kvpress", str(tmp_path / "none")]) == 2
 
 
 def test_lm_eval_files_hold_what_its_own_runs_write(run, tmp_path):

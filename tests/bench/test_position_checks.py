@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from longspan.bench.scorers import score
 from longspan.bench.task import get_task
 from longspan.bench.tasks.giraffe import altered, replaced
 from longspan.bench.verify import Outcome, checks
+from longspan.engine.model import Model
+from longspan.engine.needs import Needs
 from longspan.train.tiny_tasks import tokenizer
 
 EXACT = [
@@ -42,13 +45,24 @@ def test_every_position_system_has_a_check():
 
 
 def test_the_power_law_is_found_and_its_absence_too():
-    centres = (np.arange(abf.BINS) + 0.5) * abf.LONG / abf.BINS
-    for course, holds in (((25.4 / centres) ** 0.45 + 1.56, True), (2 + np.sin(centres / 60), False)):
-        outcome = Outcome()
-        abf._power_law(outcome, course)
-        assert [found for _, found in outcome.effects] == [holds]
-    centres, values = abf.merged(np.arange(abf.BINS, dtype=float))
-    assert len(centres) == len(values) == 5 and values[0] == 2.5  # tokens 32 to 64: bins 2 and 3
+    contexts = np.array(abf.CONTEXTS)
+    r2, beta, alpha, gamma = abf.power_law(contexts, (25.4 / contexts) ** 0.45 + 1.56)
+    assert r2 > 0.999 and abs(beta - 0.45) < 0.05 and abs(gamma - 1.56) < 0.1 and alpha > 0
+    r2, beta, *_ = abf.power_law(contexts, np.array([1.80, 1.79, 1.77, 1.78, 1.77, 1.78]))
+    assert r2 < 0.95  # what a model shows that stops using its context
+    assert abf.power_law(contexts, 1 + contexts / 1000)[1] < 0  # growing is no law either
+
+
+def test_loss_by_context_scores_the_same_tokens_each_time():
+    """Only what comes before them differs, so a text that repeats its past is cheaper the more of it is seen."""
+    from tests.tiny_models import tiny
+
+    model = Model(tiny("llama", max_position_embeddings=2048), None, trained_window=2048)
+    ids = torch.randint(3, 256, (abf.CONTEXTS[-1] + abf.TARGETS,), generator=torch.Generator().manual_seed(0))
+    found = abf.loss_by_context(model, [ids])
+    session = model.session(None, collect=Needs(token_logprobs=True)).read(ids[-64:])
+    assert found.shape == (len(abf.CONTEXTS),)
+    assert found[0] == pytest.approx(-float(session.token_logprobs()[-32:].mean()), rel=1e-5)
 
 
 def test_the_loss_beyond_the_window_leaves_out_what_is_inside():

@@ -12,10 +12,12 @@ import longspan.bench.run as running
 from longspan.bench import suite_run, suites
 from longspan.bench.contexts import cut
 from longspan.bench.dataset import find, get_dataset
+from longspan.bench.endpoint import Price
 from longspan.bench.results import load
 from longspan.bench.run import make_items
 from longspan.bench.suites import Part, get_suite, jobs
 from longspan.cli import main as cli
+from longspan.context.port import Completion, Unavailable, Usage
 from longspan.engine.model import Model
 from longspan.errors import BadInput
 
@@ -109,6 +111,51 @@ def test_the_smoke_suite_runs_as_planned_and_resumes(model, tmp_path, monkeypatc
     assert cli.run(arguments) == 2 and "already holds a run" in capsys.readouterr().err
     assert cli.run([*arguments, "--resume"]) == 0 and len(load(tmp_path / "run")[1]) == len(rows)
     assert cli.run(["bench", "smoke", "--resume"]) == 2
+
+
+class Scripted:
+    """A chat model that fails at its first calls."""
+
+    model_id = "scripted"
+
+    def __init__(self, failures):
+        self.failures, self.caps = failures, []
+
+    def complete(self, messages, *, stop, max_tokens, temperature, seed):
+        self.caps.append(max_tokens)
+        if len(self.caps) <= self.failures:
+            raise Unavailable("http://127.0.0.1:1/v1 is not there", Usage(), 2, 0.1)
+        return Completion("no idea", Usage(100, 3), "stop", None, 0.1, 1)
+
+
+def test_an_endpoint_answers_the_same_items_in_the_same_table(model, small, data, tmp_path):
+    peer = Scripted(failures=1)
+    peers = suite_run.Peers((peer,), concurrency=1, price=Price.parse("1,2"))
+    options = {"out": tmp_path / "run", "data": str(data), "peers": peers, "latency_tokens": 0}
+    (report,) = suite_run.run(model, "small", **options).endpoints
+    _, rows = load(tmp_path / "run")
+    theirs = [row for row in rows if row["recipe"] == "endpoint:scripted"]
+    ours = [row for row in rows if row["recipe"] == "full" and row["answer_mode"] == "generate"]
+    assert len(theirs) == len(ours) == len(peer.caps)
+    assert {(r["task"], r["length"]) for r in theirs} == {(r["task"], r["length"]) for r in ours}
+    assert [row["score"] for row in theirs if row["error"]] == [None] and len(report.failures) == 1
+    assert "1 failed" in report.cost_line and "USD" in report.cost_line
+    suite_run.run(model, "small", resume=True, **options)  # asks again only what failed
+    _, rows = load(tmp_path / "run")
+    theirs = [row for row in rows if row["recipe"] == "endpoint:scripted"]
+    assert len(peer.caps) == len(ours) + 1 and len(theirs) == len(ours)
+    assert not any(row["error"] for row in theirs) and all(cap <= 64 for cap in peer.caps)
+
+
+def test_an_endpoint_alone_and_nobody(model, small, data, tmp_path):
+    peers = suite_run.Peers((Scripted(0),))
+    suite_run.run(model, "small", out=tmp_path / "run", data=str(data), methods=(), peers=peers)
+    assert {row["role"] for row in load(tmp_path / "run")[1]} == {"method"}
+    with pytest.raises(BadInput, match="give a method or an endpoint"):
+        suite_run.run(model, "small", out=tmp_path / "none", methods=())
+    for text in ("1", "a,b", "1,-2", "1,2,3,4"):
+        with pytest.raises(BadInput, match="per million tokens"):
+            Price.parse(text)
 
 
 def test_what_cannot_run_is_left_out_with_the_reason(model, small, data, tmp_path):

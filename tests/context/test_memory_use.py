@@ -1,6 +1,7 @@
 """A memory as people use it: opening, commands, chat, MCP tools, bad files, kills in the middle of an ingest."""
 
 import asyncio
+import importlib
 import json
 import multiprocessing
 import os
@@ -15,19 +16,22 @@ from scripted import Clock, day, embedder, episode, zep_model
 from typer.testing import CliRunner
 
 from longspan.cli import chat as chat_command
+from longspan.cli import compress as compress_command
 from longspan.cli import forget as forget_command
 from longspan.cli import recall as recall_command
 from longspan.cli import remember as remember_command
+from longspan.cli import trace as trace_command
 from longspan.cli import write as write_command
 from longspan.context.backends.faults import Faulty
 from longspan.context.backends.rule import RuleModel
 from longspan.context.chat import Chat
 from longspan.context.memory.base import passages
 from longspan.context.memory.heuristics import heuristic_model, names
-from longspan.context.memory.opening import SYSTEMS, episodes_of, open_memory
+from longspan.context.memory.opening import SYSTEMS, episodes_of, open_memory, told_in
 from longspan.context.memory.plain import Passages
+from longspan.context.memory.scm import ScmKnobs
 from longspan.context.memory.zep import Zep
-from longspan.context.port import PortError
+from longspan.context.port import PortError, Unreachable
 from longspan.context.prompts.chat import CHAT
 from longspan.context.stores.base import Selector
 from longspan.context.stores.sqlite import SqliteStore
@@ -342,3 +346,67 @@ def test_kills_lose_no_committed_episode_and_leave_no_half_fact(kills, seed, tmp
         check_whole(path, killed_ingest(path, rng.uniform(0.0, 0.25)))
         for left in tmp_path.iterdir():
             left.unlink()
+
+
+@pytest.mark.parametrize(
+    "command", ["remember", "recall", "forget", "chat", "write", "trace", "compress", "mcp"]
+)
+def test_help_shows_examples_that_name_the_command(command):
+    module = importlib.import_module(f"longspan.cli.{command}")
+    shown = CliRunner().invoke(module.app, ["--help"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0 and shown.output.count(f"longspan {command} ") >= 2
+
+
+def test_a_passage_beyond_the_budget_is_cut_and_said(tmp_path):
+    note, db = tmp_path / "note.txt", tmp_path / "m.db"
+    note.write_text(TEXT)
+    run(remember_command, note, "--memory", db)
+    found = run(recall_command, "bees", "--memory", db, "--budget", 12)
+    assert "1 part, cut to the budget, " in found.output
+    assert open_memory(str(db), embedder="hashing").recall("me", "bees", 12).tokens <= 12
+    assert "nothing found" in run(recall_command, "bees", "--memory", db, "--budget", 1).output
+    early = run(recall_command, "bees", "--memory", db, "--valid", "1990-01-01")
+    assert "nothing found in the memory of 'me' at that time" in early.output
+
+
+def test_a_model_that_cannot_be_reached_stops_the_work_and_leaves_no_file(tmp_path, monkeypatch):
+    from longspan.context.memory import opening
+
+    class Gone(RuleModel):
+        def raw(self, messages, params):
+            self.calls.append("raw")
+            raise Unreachable("nobody answers")
+
+    gone = Gone({})
+    monkeypatch.setattr(opening, "chat_model", lambda spec, wanted_by="": gone)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(TEXT)
+    stopped = run(
+        remember_command, tmp_path, "--memory", tmp_path / "m.db", "--system", "zep", "--model", "local"
+    )
+    assert isinstance(stopped.exception, BadInput) and "nothing more was tried" in str(stopped.exception)
+    assert gone.calls == ["raw"] and not list(tmp_path.glob("m.db*"))
+    made = Zep(SqliteStore(":memory:"), gone, embedder(), clock=Clock())
+    done = made.remember("t", [episode("Ada works at FirmA.", n) for n in range(3)])
+    assert done.stopped == "nobody answers" and len(done.failed) == 1 and not made.store.get("t")
+
+
+def test_what_is_refused_leaves_no_file_and_a_store_is_no_source(tmp_path):
+    with pytest.raises(BadInput, match="no embedder"):
+        open_memory(str(tmp_path / "m.db"), embedder="nope")
+    assert not list(tmp_path.iterdir())
+    knobs = ScmKnobs(controller="ask")
+    assert open_memory(str(tmp_path / "m.db"), system="scm", embedder="hashing", knobs=knobs).knobs == knobs
+    (tmp_path / "a.txt").write_text(TEXT)
+    told, passed = told_in([tmp_path], str(tmp_path / "m.db"))
+    assert [path.name for path, _ in told] == ["a.txt"] and not passed
+    lost = str(tmp_path / "no" / "out.txt")
+    for command, arguments in (
+        (compress_command, [str(tmp_path / "a.txt"), "--budget", "0.5", "--out", lost]),
+        (compress_command, [str(tmp_path / "a.txt"), "--budget", "0.5", "--manifest", lost]),
+        (trace_command, [str(tmp_path / "a.txt"), "Who?", "--out", lost]),
+        (chat_command, ["--budget", "0", "--memory", str(tmp_path / "c.db")]),
+    ):
+        refused = CliRunner().invoke(command.app, arguments)
+        assert isinstance(refused.exception, BadInput), (command, refused.output)
+    assert not (tmp_path / "c.db").exists()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from longspan.ops.attention import apply_sink, attend, attend_plain, attend_ragged_row, column_mass, merge
+from longspan.ops.attention import apply_sink, attend, attend_plain, attend_ragged_row, merge
+from longspan.ops.attention_mass import attend_with_mass, column_mass
 
 SCALE = 0.25
 
@@ -75,6 +76,25 @@ def test_column_mass_equals_the_sum_of_eager_rows():
     _, lse = attend(q, k, v, scale=SCALE, mask=~hidden)
     mass = column_mass(q, k, lse, scale=SCALE, causal_offset=offset, block=16)
     torch.testing.assert_close(mass, weights.sum(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mass.sum(1), torch.full((6,), 40.0))
+
+
+@pytest.mark.parametrize(("rows", "past"), [(2, 0), (31, 5), (70, 0), (64, 300)])
+def test_attention_and_its_mass_in_one_pass_equal_two_passes(rows, past):
+    q, k, v = tensors(rows, past + rows)
+    visible = torch.arange(past + rows) <= torch.arange(rows).unsqueeze(1) + past
+    expected, expected_lse = attend(q, k, v, scale=SCALE, mask=visible)
+    out, lse, mass = attend_with_mass(q, k, v, scale=SCALE)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(lse, expected_lse, atol=1e-5, rtol=1e-5)
+    twice = column_mass(q, k, expected_lse, scale=SCALE, causal_offset=past)
+    torch.testing.assert_close(mass, twice, atol=1e-4, rtol=1e-4)
+
+
+def test_one_pass_gives_finite_sums_where_a_key_takes_everything():
+    q, k, v = tensors(40, 40)
+    out, lse, mass = attend_with_mass(q * 100, k, v, scale=SCALE)
+    assert torch.isfinite(out).all() and torch.isfinite(lse).all()
     torch.testing.assert_close(mass.sum(1), torch.full((6,), 40.0))
 
 

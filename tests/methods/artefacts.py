@@ -61,4 +61,14 @@ def lococo(model: Model, folder: Path, fused: int = 12, kernel: int = 5) -> None
     calibration.save("lococo", model, tensors=tensors, facts={}, folder=folder)
 
 
+def dpe(model: Model, folder: Path) -> None:
+    """What pairs contribute in each head, at random."""
+    generator = torch.Generator().manual_seed(7)
+    tensors = {
+        f"layer{index}": torch.rand(layer.q_heads, layer.rope.trained.dim // 2, generator=generator)
+        for index, layer in model.geometry.layers.items()
+    }
+    calibration.save("dpe", model, tensors=tensors, folder=folder)
+
+
 MAKERS = {"duoattention": duoattention, "locret": locret, "lococo": lococo}

@@ -34,6 +34,12 @@ def read(recipe: str, chunk: int = 32, ids=IDS, arch: str = "llama"):
     return engine_model(arch).session(recipe, chunk=chunk).read(ids)
 
 
+def window_read_with_sums():
+    """The sums of attention are taken in the attention call, which rounds otherwise."""
+    model = engine_model("llama")
+    return model.session("window(budget=0.5)", collect=Needs(column_mass=True), chunk=32).read(IDS)
+
+
 def dense(arch: str = "llama", chunk: int = 32):
     return engine_model(arch).session(None, collect=ALL, chunk=chunk).feed(IDS)
 
@@ -163,6 +169,22 @@ def test_adakv_keeps_what_its_base_protects():
         assert head[:4] == [0, 1, 2, 3]
     for head in kept(read("adakv(budget=0.2, floor=0.0, base=tova)")):
         assert head[-1] == len(IDS) - 1
+
+
+@pytest.mark.parametrize("outer", ["adakv", "cam"])
+def test_a_base_may_be_a_policy_that_looks_at_the_whole_session(outer):
+    alone = "kvzip({}, allocator=adaptive, prompt='', prompt_next='')"
+    session = read(
+        f"{outer}(budget=0.3, sink=4, allocator=adaptive, floor=0.0, base={alone.format('budget=0.9')})"
+    )
+    assert kept(session) == kept(read(alone.format("budget=0.3")))
+    assert "scores" not in session.view(0, session.recipe.methods[0]).state
+
+
+@pytest.mark.parametrize("base", ["lacache", "sirllm", "kivi", "quest"])
+def test_a_base_that_does_not_only_score_is_refused(base):
+    with pytest.raises(BadInput, match=f"{base} .*; give one such as snapkv"):
+        read(f"adakv(budget=0.3, base={base})")
 
 
 @pytest.mark.parametrize(
@@ -492,13 +514,14 @@ def test_cam_without_attention_or_victims_is_its_base():
     values = torch.eye(4)
     assert torch.equal(merge([True, False, True, True], [1.0, 0.0, 1.0, 1.0], 2, values), values)
     assert torch.equal(merge([True, False, True, True], [1.0, 5.0, 1.0, 1.0], 2, values, most=0), values)
-    plain, merged = read("window(budget=0.5)"), read("cam(budget=0.5, when=prefill, most=0)")
+    plain = window_read_with_sums()
+    merged = read("cam(budget=0.5, when=prefill, most=0)")
     torch.testing.assert_close(merged.score(MORE), plain.score(MORE), atol=0, rtol=0)
 
 
 def test_cam_draws_are_seeded_and_keys_stay():
     one, two, other = (read(f"cam(budget=0.5, when=prefill, seed={seed})") for seed in (0, 0, 1))
-    base = read("window(budget=0.5)")
+    base = window_read_with_sums()
     stores = [[s.layers[i].store.padded() for i in range(3)] for s in (one, two, other, base)]
     assert all(torch.equal(a.v, b.v) for a, b in zip(stores[0], stores[1], strict=True))
     assert any(not torch.equal(a.v, b.v) for a, b in zip(stores[0], stores[2], strict=True))

@@ -5,12 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.models import IDS, MORE, eager_score, engine_model
-from tests.methods.artefacts import Bytes, duoattention
-from tests.tiny_models import tiny
 
 from longspan.engine.batch import Work, forward
 from longspan.engine.gradients import dense, last_hidden
-from longspan.engine.model import Model
 from longspan.errors import BadInput
 from longspan.methods.cache.duoattention import head_counts, window_of
 from longspan.methods.cache.duoattention_gates import (
@@ -21,18 +18,6 @@ from longspan.methods.cache.duoattention_gates import (
     streaming_mask,
     train_gates,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("duo")
-    duoattention(engine_model(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def reader():
-    return Model(tiny("llama"), Bytes(), name="tiny-reader", model_hash="abc", trained_window=4096)
 
 
 def lengths(session) -> list[int]:

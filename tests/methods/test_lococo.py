@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.engine.models import IDS, MORE, engine_model
-from tests.methods.artefacts import Bytes, lococo
+from tests.methods.artefacts import lococo
 from tests.tiny_models import tiny
 
 from longspan.engine import calibration
@@ -13,18 +13,6 @@ from longspan.engine.model import Model
 from longspan.errors import BadInput
 from longspan.methods.cache import lococo_fusion
 from longspan.methods.cache.lococo_fusion import Plan, Reader, fuse, text, train_fusion
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("lococo")
-    lococo(engine_model(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def reader():
-    return Model(tiny("llama"), Bytes(), name="tiny-reader", model_hash="abc", trained_window=4096)
 
 
 def cache(length=30, seed=0):

@@ -3,12 +3,9 @@
 import pytest
 import torch
 from tests.engine.models import IDS, MORE, eager_score, engine_model
-from tests.methods.artefacts import Bytes, locret
-from tests.tiny_models import tiny
 
 from longspan.engine import calibration
 from longspan.engine.method import Method
-from longspan.engine.model import Model
 from longspan.engine.needs import Needs
 from longspan.errors import BadInput
 from longspan.methods.cache.locret import SCORE
@@ -22,18 +19,6 @@ from longspan.methods.cache.locret_heads import (
     standardised,
     train_heads,
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("locret")
-    locret(engine_model(), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def reader():
-    return Model(tiny("llama"), Bytes(), name="tiny-reader", model_hash="abc", trained_window=4096)
 
 
 def read(recipe, folder, chunk=16, ids=IDS):

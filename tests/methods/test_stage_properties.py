@@ -1,64 +1,23 @@
 """The property suite that every registered method of a stage runs, by its stage contract. A new method is in it by being registered.
 
-Tiny random Llama, 96 tokens. A method whose default knobs do not fit a tiny model says smaller ones in `SMALL`; one that cannot run without
+Tiny random Llama, 96 tokens. A method whose default knobs do not fit a tiny model says smaller ones in `small_knobs.py`; one that cannot run without
 an artefact, or on this model, is listed in `NEEDS_MORE` with the reason and proved in its own test file.
 """
-
-import re
 
 import pytest
 import torch
 from tests.engine.models import IDS, MORE, eager_score, engine_model, stepwise
 from tests.methods.artefacts import MAKERS
+from tests.methods.small_knobs import WHOLE, spell
 
 from longspan.engine.batch import Work, forward
 from longspan.engine.generate import score
 from longspan.engine.method import CachePolicy, DecodeSelector, Method, PrefillPattern
+from longspan.engine.recipe import parse
 from longspan.engine.registry import methods
 from longspan.errors import BadInput
 
-SMALL: dict[str, str] = {
-    "kivi": "group=8, residual=16",
-    "quest": "page=4, dense_layers=0, refresh=4",
-    "double_sparsity": "channels=4, dense_layers=0, refresh=4, window=8",
-    "shadowkv": "chunk=4, local=1, refresh=4",
-    "squeezed_attention": "clusters=0.2, window=8",
-    "delta": "page=4, recent_pages=1, refresh=4",
-    "tidaldecode": "refresh=4",
-    "clusterkv": "per_cluster=8, sink=2, refresh=4",
-    "arkvale": "page=4, dense_layers=0, refresh=4",
-    "infllm": "block=8, representatives=2, sink=2, local=4, refresh=4",
-    "actqkv": "block=8, representatives=2, sink=2, local=4, window=16, refresh=4",
-    "retrolm": "page=4, refresh=4",
-    "longheads": "chunk=8, refresh=8, history=200",
-    "snapkv": "window=8",
-    "speckv": "window=8, lookahead=4",
-    "epicache": "prompt=(9, 11, 13)",
-    "pyramidkv": "window=8",
-    "finch": "window=8",
-    "kvzip": 'chunk=40, prompt="", prompt_next=""',
-    "cam": "targets=4, every=3",
-    "think": "window=8, recent=16",
-    "a_shape": "sink=8, window=24, tile=8",
-    "chelsea": "recent=8, chunk=16",
-    "chunkllm": "scorer=random, chunks=fixed, longest=8, refresh=4",
-    "magicpig": "bits=3, tables=20, sink=2, local=4, refresh=4, every=0",
-    "moa": "plan=uniform, block=8, every=4",
-    "compresskv": "first_k=0, layers=uniform",
-    "look_m": "text_prior=false",
-    "duoattention": "sink=2, recent=4",
-}
-COMMA = re.compile(r",(?![^()]*\))")  # between knobs, not inside a value such as (1, 2)
 NEEDS_MORE: dict[str, str] = {}
-WHOLE: dict[str, str] = {
-    "a_shape": "window=100000",
-    "cachegen": "level=0",
-    "kivi": "bits=16",
-    "think": "channels=1.0",
-    "minference": "slash=100000",
-    "mminference": "slash=100000",
-    "flexprefill": "gamma=1.0",
-}  # the knobs under which a method without a budget is the identity
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -80,15 +39,6 @@ def known(stage: type[Method] | str) -> list[str]:
         if fits and name not in NEEDS_MORE:
             found.append(name)
     return found
-
-
-def spell(name: str, knobs: str = "") -> str:
-    given = {}
-    parts = (p.strip() for text in (SMALL.get(name, ""), knobs) for p in COMMA.split(text))
-    for part in filter(None, parts):
-        key, value = part.split("=")
-        given[key.strip()] = value
-    return f"{name}({', '.join(f'{k}={v}' for k, v in given.items())})"
 
 
 def read(recipe: str, chunk: int = 32):
@@ -114,11 +64,10 @@ RUNNABLE = known("cache") + SELECTORS + known(PrefillPattern)
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_the_whole_budget_is_the_unmodified_model(name):
-    knobs = WHOLE.get(name, "budget=1.0")
-    for chunk in (96, 13):
-        torch.testing.assert_close(
-            read(spell(name, knobs), chunk).score(MORE), eager_score(), atol=3e-4, rtol=1e-3
-        )
+    recipe = spell(name, WHOLE.get(name, "budget=1.0"))
+    (method,) = parse(recipe).methods
+    for chunk in (96, 13 if method.chunk_step == 1 else 2 * method.chunk_step):
+        torch.testing.assert_close(read(recipe, chunk).score(MORE), eager_score(), atol=3e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", DROPPING)

@@ -52,9 +52,10 @@ The benchmarks among the systems have evidence checks (`longspan verify NAME`): 
   `question_tokens=N` in the arguments reads the last N tokens after the methods have acted. Its RULER tasks without essays (niah_single_1,
   niah_multikey_2) make their own data and run offline: add `--metadata '{"tokenizer": FOLDER, "max_seq_lengths": [4096]}'`.
 - inspect_ai (`pip install inspect-ai`): `import longspan.bench.harness.inspect`, then the model `longspan/<name>` with `model_args={"recipe": ...}`.
-- Export: `longspan.bench.harness.export.export_lm_eval(run, folder)` and `export_kvpress(run, folder)`.
-- Any chat endpoint as the answerer: `longspan.bench.endpoint.answer_items(items, Endpoint(model, base_url=...), results)`; failed items are
-  listed and asked again on resume, never counted as wrong.
+- Export: `longspan report RUN --lm-eval FOLDER --kvpress FOLDER` (`longspan.bench.harness.export`).
+- Any chat endpoint as the answerer, in the same table: `longspan bench SUITE --endpoint http://HOST/v1#MODEL`, `--methods none` for it alone
+  (`longspan.bench.endpoint`). Lengths are counted in `--model`'s tokens, and an endpoint only writes: it takes no part in ranking. Calls are retried;
+  an item that failed is listed and asked again by `--resume`, never counted as wrong.
 - Judges: `longspan.bench.judge.Judge`, only after calibration on six known answers; a judge that accepts more than 20 % of vague answers is
   refused. No suite needs one.
 - Left out: METEOR and BERTScore of LooGLE (downloaded resources), the translation sets of M4LE (corpus BLEU with its own tokeniser), the

@@ -17,6 +17,7 @@ from longspan.bench.item import Item
 from longspan.bench.results import Results, cell_id
 from longspan.bench.scorers import score
 from longspan.context.port import ChatModel, Completion, Message, PortError, Usage
+from longspan.errors import BadInput
 
 Progress = Callable[[int, int], None]
 
@@ -29,6 +30,18 @@ class Price:
     reply: float
     cached: float | None = None
     currency: str = "USD"
+
+    @staticmethod
+    def parse(text: str) -> "Price":
+        """PROMPT,REPLY or PROMPT,REPLY,CACHED, per million tokens."""
+        try:
+            parts = [float(part) for part in text.split(",")]
+            assert len(parts) in (2, 3) and min(parts) >= 0
+        except (ValueError, AssertionError):
+            raise BadInput(
+                f"price {text!r} is not PROMPT,REPLY or PROMPT,REPLY,CACHED, each per million tokens."
+            ) from None
+        return Price(*parts)
 
     def of(self, usage: Usage) -> float:
         cached = usage.cached_tokens if self.cached is not None else 0
@@ -107,14 +120,18 @@ def answer_items(
     temperature: float = 0.0,
     seed: int | None = None,
     price: Price | None = None,
+    cap: int | None = None,
+    length: int | None = None,
+    report: Report | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Ask `model` every item that `results` does not hold yet, at most `concurrency` at a time, and write a row each.
 
+    cap: most tokens of a reply, where that is less than the item's own. length: that the items were made for, in tokens. report: to add to.
     Items that raise a `PortError` become failures. Anything else that goes wrong stops the run and keeps what was written.
     """
     todo: list[tuple[Item, str]] = []
-    report = Report(model.model_id, price=price)
+    report = report if report is not None else Report(model.model_id, price=price)
     for item in items:
         cell = item_cell(item, model.model_id, system, temperature, seed)
         if cell in results.finished:
@@ -127,7 +144,7 @@ def answer_items(
         return model.complete(
             messages_of(item, system),
             stop=item.stop,
-            max_tokens=item.max_new_tokens,
+            max_tokens=min(item.max_new_tokens, cap or item.max_new_tokens),
             temperature=temperature,
             seed=seed,
         )
@@ -143,7 +160,7 @@ def answer_items(
             for future in ready:
                 item, cell = running.pop(future)
                 try:
-                    _record(report, results, item, cell, model.model_id, future)
+                    _record(report, results, _row(item, model.model_id, length), item, cell, future)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
@@ -152,27 +169,36 @@ def answer_items(
                     progress(done, len(todo))
                 for following, name in islice(waiting, 1):
                     running[pool.submit(ask, following)] = (following, name)
-    report.seconds = time.monotonic() - started
+    report.seconds += time.monotonic() - started
     return report
 
 
-def _record(
-    report: Report, results: Results, item: Item, cell: str, model: str, future: "Future[Completion]"
-) -> None:
-    row: dict[str, Any] = {
+def _row(item: Item, model: str, length: int | None) -> dict[str, Any]:
+    return {
         "recipe": f"endpoint:{model}",
         "method": model,
         "role": "method",
         "task": item.task,
         "haystack": item.haystack,
-        "length": item.metadata.get("target_tokens"),
+        "length": length or item.metadata.get("target_tokens"),
         "depth": item.depth,
         "sample": item.metadata.get("index"),
         "seed": item.seed,
         "cluster": _text(item.metadata.get("cluster")),
         "answer_mode": "generate",
         "gold": list(item.answers),
+        "tags": dict(item.tags),
     }
+
+
+def _record(
+    report: Report,
+    results: Results,
+    row: dict[str, Any],
+    item: Item,
+    cell: str,
+    future: "Future[Completion]",
+) -> None:
     try:
         completion = future.result()
     except PortError as error:
@@ -181,12 +207,18 @@ def _record(
         report.failures.append(Failure(item.id, item.task, str(error), error.attempts))
         # another cell id than an answer's, so that a resumed run asks again and both rows can stand in one file
         failed = cell_id(of=cell, failed=len(results.finished))
-        results.append({**row, "cell": failed, "score": None, "answer": None, "error": str(error)})
+        results.append(
+            {**row, "cell": failed, "of": cell, "score": None, "answer": None, "error": str(error)}
+        )
         return
-    value = score(item, completion.text)
     report.usage += completion.usage
     report.calls += completion.attempts
-    report.scores[item.id] = value
+    value, wrong = None, None
+    try:
+        value = report.scores[item.id] = score(item, completion.text)
+    except BadInput as error:  # the scorer needs a package that is not there: listed, never counted as wrong
+        wrong = str(error)
+        report.failures.append(Failure(item.id, item.task, wrong, completion.attempts))
     results.append(
         {
             **row,
@@ -196,7 +228,7 @@ def _record(
             "context_tokens": completion.usage.prompt_tokens or None,
             "new_tokens": completion.usage.completion_tokens or None,
             "finish_reason": completion.finish_reason,
-            "error": None,
+            "error": wrong,
         }
     )
 

@@ -50,11 +50,17 @@ class Reach:
 
 
 def prose_nll(
-    model: Model, recipe: str | None, length: int, samples: int, bins: int = BINS, chunk: int = CHUNK
+    model: Model,
+    recipe: str | None,
+    length: int,
+    samples: int,
+    bins: int = BINS,
+    chunk: int = CHUNK,
+    draw: int = 0,
 ) -> tuple[float, ...]:
-    """Nats a token in `bins` equal bins of positions, mean over `samples` stretches of held-out prose. chunk: tokens read at a time."""
+    """Nats a token in `bins` equal bins of positions, mean over `samples` stretches of held-out prose. chunk: tokens read at a time. draw: as in `needle_recall`."""
     rows = []
-    rng = np.random.default_rng(length)
+    rng = np.random.default_rng([length, draw] if draw else length)
     for _ in range(samples):
         ids = torch.from_numpy(sample("text", length, rng, held_out=True).ids)
         collect = Needs(token_logprobs=True)

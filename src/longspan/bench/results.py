@@ -67,6 +67,7 @@ ROW_TYPES = {
     "prefill_density": "float64",  # share of the causal pairs that reading computed
     "decode_density": "float64",  # share of the held entries that decoding read
     "dense_fallback": "float64",  # share of a sparse method's calls answered densely, below the crossover of `longspan calibrate kernels`
+    "by_chunk": "int64",  # tokens a chunk, where a method of the recipe takes every chunk for itself
     "needle_retention": "float64",  # share of the evidence's entries kept
     "kept": "json",  # {"bins", "rows": layers x bins share kept, "evidence": optional [[start, end]] as shares}
     "nll_by_position": "json",  # [[position, nats], ...]
@@ -212,7 +213,13 @@ def load(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     facts = load_facts(folder)
     path = Path(folder) / ROWS_FILE
     rows, _ = _parse(path.read_bytes(), path) if path.exists() else ([], 0)
-    return facts, rows
+    return facts, _standing(rows)
+
+
+def _standing(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows less the failures (`of` a cell) that a later attempt at the same cell has replaced, by an answer or another failure."""
+    last = {row.get("of") or row["cell"]: row["cell"] for row in rows}
+    return [row for row in rows if not row.get("of") or last[row["of"]] == row["cell"]]
 
 
 def export_parquet(folder: str | Path, path: str | Path) -> Path:

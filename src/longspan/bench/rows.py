@@ -50,6 +50,17 @@ class Branch:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a branch said. gold: log-probability of every token of the gold reply. ranks: summed log-probability of every candidate, where they
+    are ranked. reply: where one is written. latency: seconds a decoded token, where that is timed."""
+
+    gold: Tensor
+    ranks: list[float] | None
+    reply: Generation | None
+    latency: float | None
+
+
 def identity(cell: Cell, seed: int) -> dict[str, Any]:
     """What says which cell a row is. `seed`: of the items."""
     item, variant = cell.pieces.item, cell.variant
@@ -79,19 +90,9 @@ def failed(cell: Cell, seed: int, reason: str) -> dict[str, Any]:
     return {**identity(cell, seed), "score": None, "error": reason}
 
 
-def measured(
-    branch: Branch,
-    cell: Cell,
-    seed: int,
-    gold: Tensor,
-    ranks: list[float] | None,
-    reply: Generation | None,
-    latency: float | None,
-    extends: bool,
-) -> dict[str, Any]:
-    """The row of an answered cell. gold: log-probabilities of the gold reply's tokens; ranks: summed ones of every candidate; latency: seconds a
-    token; extends: position methods are compared, so that the loss of every token read belongs to a perplexity row."""
-    item = cell.pieces.item
+def measured(branch: Branch, cell: Cell, seed: int, answered: Answered, extends: bool) -> dict[str, Any]:
+    """The row of an answered cell. extends: position methods are compared, so that the loss of every token read belongs to a perplexity row."""
+    item, gold, reply = cell.pieces.item, answered.gold, answered.reply
     row: dict[str, Any] = {
         **identity(cell, seed),
         **branch.facts,
@@ -99,11 +100,11 @@ def measured(
         "gold_tokens": len(gold),
         "prefilled_tokens": branch.own_tokens,
         "ttft_s": branch.shared_seconds,
-        "time_per_token_s": latency,
+        "time_per_token_s": answered.latency,
         "error": None,
     }
-    if cell.mode == "rank" and ranks is not None:
-        row["score"], row["margin"] = rank_score(item, ranks)
+    if cell.mode == "rank" and answered.ranks is not None:
+        row["score"], row["margin"] = rank_score(item, answered.ranks)
     elif cell.mode == "generate" and reply is not None:
         row |= {
             "answer": reply.text,

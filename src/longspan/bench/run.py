@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import transformers
 
-from longspan.bench.compare import Comparison, Plan, Progress
+from longspan.bench.compare import Comparison, Progress
 from longspan.bench.dataset import Dataset, find
+from longspan.bench.grid import Plan
 from longspan.bench.haystacks import open_haystack
 from longspan.bench.item import Item
 from longspan.bench.lengths import template_overhead

@@ -8,17 +8,20 @@ them), estimated for jobs whose items are not made yet.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from longspan.bench.compare import Comparison, Plan, Progress
+from longspan.bench.compare import Comparison, Progress
 from longspan.bench.dataset import Dataset, find
+from longspan.bench.endpoint import Price, Report, answer_items
+from longspan.bench.grid import Plan
 from longspan.bench.item import Item
 from longspan.bench.results import Results, open_run
 from longspan.bench.run import AWARE, answer_modes, make_items, ready, run_facts
 from longspan.bench.suites import WINDOW, Job, Part, data_folder, jobs
 from longspan.bench.variants import Variant, variants
+from longspan.context.port import ChatModel
 from longspan.engine.limits import reach
 from longspan.engine.model import Model
 from longspan.errors import BadInput
@@ -28,10 +31,20 @@ FILE = "suite.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """folder: the run. left_out: jobs that could not run, each with its reason."""
+    """folder: the run. left_out: jobs that could not run, each with its reason. endpoints: what each of them answered, failed at and cost."""
 
     folder: Path
     left_out: tuple[Job, ...]
+    endpoints: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Chat endpoints that answer the items a suite makes, in the same table. concurrency: calls at a time, to each. price: of all of them."""
+
+    models: tuple[ChatModel, ...] = ()
+    concurrency: int = 8
+    price: Price | None = None
 
 
 def run(
@@ -47,19 +60,24 @@ def run(
     aware: str = "both",
     resume: bool = False,
     latency_tokens: int = 4,
+    peers: Peers | None = None,
     progress: Progress | None = None,
     command: str | None = None,
 ) -> Outcome:
     """Measure `methods` on every job of the suite that can run here; rows go into one run folder, as compare's do.
 
     data: folder of the data sets, or "hub" to download; LONGSPAN_DATA when None. samples: at most this many items of each job.
-    progress(done, total): prompt tokens over all cells. Raises BadInput, before the model is loaded, when no job's data is there.
+    peers: endpoints that answer every item the model is to answer in words; lengths are counted in the model's tokens. Without methods the
+    model lends its tokenizer alone. progress(done, total): prompt tokens over all cells. Raises BadInput, before the model is loaded, when no job's data is there.
     """
     if samples is not None and samples < 1:
         raise BadInput("samples must be at least 1.")
     if aware not in AWARE:
         raise BadInput(f"aware={aware!r} is not one of {', '.join(AWARE)}.")
-    chosen = variants(methods, budgets)
+    peers = peers or Peers()
+    if not methods and not peers.models:
+        raise BadInput("There is nothing to measure: give a method or an endpoint.")
+    chosen = variants(methods, budgets) if methods else []
     planned = jobs(suite, data)
     _some(planned, suite)
     model = ready(model, chosen, out, resume)
@@ -71,9 +89,23 @@ def run(
     ):
         if results.facts.get("suite") != suite:
             raise BadInput(f"{out} holds another run than the suite {suite}: choose another --out")
-        left_out = _measure(model, plan, results, planned, samples, seed, knob, progress)
+        reports = tuple(Report(peer.model_id, price=peers.price) for peer in peers.models)
+
+        def answer(items: list[tuple[Item, int]], job: Job) -> None:
+            for peer, report in zip(peers.models, reports, strict=True):
+                answer_items(
+                    [item for item, _ in items if "generate" in _modes(item, job.part)],
+                    peer,
+                    results,
+                    concurrency=peers.concurrency,
+                    cap=job.part.cap,
+                    length=int(job.length),
+                    report=report,
+                )
+
+        left_out = _measure(model, plan, results, planned, samples, seed, knob, answer, progress)
         _write(Path(out) / FILE, suite, samples, planned, left_out)
-    return Outcome(Path(out), tuple(left_out))
+    return Outcome(Path(out), tuple(left_out), reports)
 
 
 def _measure(
@@ -84,6 +116,7 @@ def _measure(
     samples: int | None,
     seed: int,
     data: str | None,
+    answer: Callable[[list[tuple[Item, int]], Job], None],
     progress: Progress | None,
 ) -> list[Job]:
     """Make and measure job after job; returns those left out, with what making them showed."""
@@ -102,7 +135,7 @@ def _measure(
             continue
 
         def modes(item: Item, part: Part = job.part) -> list[str]:
-            return [mode for mode in answer_modes(item) if mode in part.modes]
+            return _modes(item, part)
 
         capped = replace(plan, max_new_tokens=job.part.cap)
         comparison = Comparison(model, capped, results, items, modes)
@@ -114,8 +147,13 @@ def _measure(
                 progress(before + cells * size, sum(weights))
 
         comparison.run(tell)
+        answer(items, job)
         done += weights[index]
     return left_out
+
+
+def _modes(item: Item, part: Part) -> list[str]:
+    return [mode for mode in answer_modes(item) if mode in part.modes]
 
 
 def _items(
@@ -143,7 +181,7 @@ def _weight(job: Job, plan: Plan, samples: int | None) -> int:
 def _within_reach(planned: Sequence[Job], model: Model, chosen: Sequence[Variant]) -> list[Job]:
     """Jobs with WINDOW as a number; lengths that no recipe reads are left out before their items are made."""
     trained = model.geometry.trained_window
-    furthest = max(reach(model.session(variant.recipe), trained) for variant in chosen)
+    furthest = max((reach(model.session(variant.recipe), trained) for variant in chosen), default=1 << 62)
     found = []
     for job in planned:
         job = replace(job, length=trained if job.length == WINDOW else job.length)

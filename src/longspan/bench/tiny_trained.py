@@ -22,6 +22,7 @@ from longspan.train.tiny_checkpoint import PROGRESS, described
 from longspan.train.tiny_model import Shape, load_tiny
 
 VERSION = 1  # of the training code: raise it when the same knobs give other weights
+DIFFUSION = 2  # and of masked diffusion's
 WINDOW = 256
 FINISHED = "finished.json"
 
@@ -68,7 +69,7 @@ def trained(
     diffusion: masked diffusion in place of next-token prediction. minutes: stop after this wall-clock time; the next call resumes. Only a
     finished training leaves `finished.json`.
     """
-    knobs = {**described(shape, plan), "diffusion": diffusion} if diffusion else described(shape, plan)
+    knobs = {**described(shape, plan), "diffusion": DIFFUSION} if diffusion else described(shape, plan)
     folder = folder_of(knobs, start_from)
     if not (folder / FINISHED).is_file():
         if diffusion:

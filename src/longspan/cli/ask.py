@@ -66,10 +66,12 @@ def _cost(session, branch, answer, first: bool) -> str:
     waited = branch.stats.seconds.get("prefill", 0.0) + answer.first_token_seconds
     reading = sum(stats.seconds.get(phase, 0.0) for phase in ("shorten", "prefill", "methods"))
     shortened = f"{given:,} shortened to " if stats.shortened else ""
+    pieces = " and ".join(stats.by_chunk) if stats.tokens_read > session.chunk else ""
     fallback = max(stats.dense_fallback, branch.stats.dense_fallback)
     return (
         f"[{shortened}{stats.tokens_read:,} tokens read in {reading:.1f} s | cache {size(dense)} -> {size(stats.cache_bytes)}"
         f"{f' + {size(stats.side_bytes)} side data' if stats.side_bytes else ''} | "
         f"first token {reading + waited if first else waited:.2f} s | {answer.tokens_per_second:.1f} tokens/s"
+        f"{f' | {pieces} worked on chunks of {session.chunk}' if pieces else ''}"
         f"{f' | {fallback:.0%} of sparse calls answered densely: faster at this length' if fallback else ''}]"
     )

@@ -40,12 +40,31 @@ def bench(
     aware: Annotated[
         str, typer.Option(help="Question seen before compression: agnostic, aware or both.")
     ] = "both",
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A chat endpoint that answers the same items: http://HOST/v1#MODEL or openai:MODEL; may be repeated. "
+            "--methods none leaves the answers to it alone."
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Calls at a time, to each endpoint.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an endpoint may take for a reply.")] = 60.0,
+    retries: Annotated[int, typer.Option(min=0, help="Calls to an endpoint after one that failed.")] = 4,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an endpoint's million tokens, for the cost line: PROMPT,REPLY[,CACHED].",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a frozen list of benchmark tasks; rows, table and report are those of compare. What cannot run here is named."""
     from longspan.bench import suite_run
     from longspan.bench.demo import new_folder
+    from longspan.bench.endpoint import Price
     from longspan.cli import _show
     from longspan.cli.compare import finish
+    from longspan.context.memory.opening import chat_endpoint
     from longspan.errors import BadInput
 
     if listed or suite is None:
@@ -53,6 +72,11 @@ def bench(
         return
     if resume and out is None:
         raise BadInput("--resume needs --out with the run folder to continue.")
+    peers = suite_run.Peers(
+        tuple(chat_endpoint(spec, timeout=timeout, retries=retries) for spec in endpoint or ()),
+        concurrency,
+        Price.parse(price) if price else None,
+    )
     folder = out or new_folder(stem=f"bench-{suite}")
     try:
         with _show.bar("tokens") as progress:
@@ -60,7 +84,8 @@ def bench(
                 model,
                 suite,
                 out=folder,
-                methods=_show.split_top(methods or ["full"]),
+                methods=[] if methods == ["none"] else _show.split_top(methods or ["full"]),
+                peers=peers,
                 budgets=[_show.number(budget) for budget in _show.split_top([budgets])],
                 data=data,
                 seed=seed,
@@ -76,6 +101,10 @@ def bench(
         raise typer.Exit(INTERRUPTED) from None
     for job in outcome.left_out:
         _show.say(f"left out: {job.task} at {job.length}: {job.reason}")
+    for report in outcome.endpoints:
+        _show.say(report.cost_line)
+        for failure in report.failures:
+            _show.say(f"failed: {failure.item}: {failure.error}")
     finish(folder)
 
 

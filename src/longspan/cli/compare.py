@@ -83,7 +83,9 @@ def compare(
 
 
 def finish(folder: Path, show: bool = True) -> None:
-    """Print the table of a run and write its report; the page's path comes last."""
+    """Print the table of a run and write its report; the page's path comes last. BadInput when no method that was asked for has a result."""
+    from longspan.bench.results import load
+    from longspan.errors import BadInput
     from longspan.report.page import write_report
     from longspan.report.table import print_run
 
@@ -91,3 +93,7 @@ def finish(folder: Path, show: bool = True) -> None:
     if show:
         print_run(folder)
     typer.echo(page)
+    _, rows = load(folder)
+    asked = [row for row in rows if row["role"] == "method"] or rows
+    if asked and all(row.get("error") for row in asked):
+        raise BadInput(f"Nothing that was asked for could be measured: {asked[0]['error']}")

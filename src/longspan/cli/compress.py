@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'longspan compress report.pdf --budget 0.25 --question "What changed in 2024?" --out short.txt',
+        'longspan compress module.py --budget 800 --method longcodezip --question "parse dates" --manifest kept.json',
+    )
+)
 def compress(
     file: Annotated[Path, typer.Argument(help="Text, Markdown, HTML, PDF, .docx or source code.")],
     budget: Annotated[str, typer.Option(help="Tokens to keep (2000) or a share (0.25).")],
@@ -16,8 +23,8 @@ def compress(
     method: Annotated[
         str | None,
         typer.Option(
-            help="bm25, llmlingua, longllmlingua, llmlingua2, longcodezip, specpc, truncate or random_units. "
-            "[default: longllmlingua with a question, llmlingua without]"
+            help="bm25, llmlingua, longllmlingua, llmlingua2, longcodezip, specpc, truncate or random_units; "
+            "by default longllmlingua with a question, llmlingua without."
         ),
     ] = None,
     model: Annotated[
@@ -30,15 +37,18 @@ def compress(
 ) -> None:
     """Compress a prompt to an exact number of tokens; the manifest maps every kept character to the source."""
     from longspan.cli import _show
+    from longspan.context.agents.draft import writable, write_whole
     from longspan.context.compression import compress_file, save_manifest
     from longspan.context.memory.opening import chat_model
 
+    for path in filter(None, (out, manifest)):
+        writable(path)
     with _show.status("compressing"):
         done = compress_file(chat_model(model), file, _show.number(budget), question, method)
     if out is None:
         typer.echo(done.text)
     else:
-        out.write_text(done.text, encoding="utf-8")
+        write_whole(out, done.text)
     if manifest is not None:
         save_manifest(done, manifest)
     _show.say(

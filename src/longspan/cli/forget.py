@@ -4,23 +4,29 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli import _memory
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "longspan forget --session notes.md --memory me.db",
+        "longspan forget --subject Ada --memory me.db",
+    )
+)
 def forget(
     ids: Annotated[
         list[str] | None, typer.Argument(help="Ids of memories, as recall --json shows them.")
     ] = None,
-    memory: Annotated[str, typer.Option(help="Memory file, or a postgresql:// address.")] = "memory.db",
-    tenant: Annotated[str, typer.Option(help="Whose memory.")] = "me",
+    memory: _memory.Held = "memory.db",
+    tenant: _memory.Tenant = "me",
     session: Annotated[str, typer.Option(help="Forget a session (a file name, unless it was named).")] = "",
     subject: Annotated[str, typer.Option(help="Forget what a speaker said.")] = "",
     everything: Annotated[bool, typer.Option("--everything", help="Forget all of this tenant.")] = False,
     model: Annotated[str, typer.Option(help="For systems that derive the rest again.")] = "none",
-    embedder: Annotated[
-        str | None, typer.Option(help="The one it was filled with; only a model folder has to be named.")
-    ] = None,
+    embedder: _memory.FilledWith = None,
 ) -> None:
     """Delete memories for good: no byte of their text stays in the file."""
     from longspan.context.memory.opening import open_memory

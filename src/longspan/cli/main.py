@@ -60,6 +60,9 @@ class Commands(TyperGroup):
         command.params = [
             one for one in command.params if one.name not in ("install_completion", "show_completion")
         ]
+        for one in command.params:
+            if text := getattr(one, "help", None):  # brackets would be taken for markup and vanish
+                one.help = text.replace("[", r"\[")  # type: ignore[attr-defined]
         return command
 
     def format_help(self, ctx: typer.Context, formatter) -> None:

@@ -4,27 +4,24 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli import _memory
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "longspan mcp --memory /home/ada/me.db",
+        "longspan mcp --memory postgresql://localhost/notes --tenant ada --read-only",
+    )
+)
 def mcp(
-    memory: Annotated[
-        str, typer.Option(help="Memory file (made when missing), or a postgresql:// address.")
-    ] = "memory.db",
+    memory: _memory.Memory = "memory.db",
     tenant: Annotated[str, typer.Option(help="Whose memory; the client cannot change it.")] = "me",
-    system: Annotated[
-        str | None, typer.Option(help="passages, zep, scm, gsw, comorag, hipporag2, mem0, memgpt or raptor.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="none, local:NAME, openai:MODEL or http://HOST/v1#MODEL.")
-    ] = "none",
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            help="minilm, hashing or a model folder. [default: the memory's own, minilm for a new one]"
-        ),
-    ] = None,
+    system: _memory.System = None,
+    model: _memory.Model = "none",
+    embedder: _memory.Embedder = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Offer recall alone.")] = False,
 ) -> None:
     """Serve over standard input and output until the client closes them."""

@@ -50,9 +50,22 @@ def methods(
     Console(highlight=False).print(table)
 
 
+def _use(fact: dict) -> list[str]:
+    from longspan.engine.method import READS
+
+    step = fact["chunk_step"]
+    return [
+        f"chunks of a text: {READS[fact['reads']]}{f', in multiples of {step} tokens' if step > 1 else ''}",
+        f"several sessions in one batch: {'yes' if fact['batch_safe'] else 'no'}",
+        f"a second text in a session: {'yes' if fact['turn_safe'] else 'no'}",
+        f"keys or queries before rotation: {'needed' if fact['pre_rope'] else 'not needed'}",
+    ]
+
+
 def _details(fact: dict) -> str:
     knobs = [f"  {knob} = {value}" for knob, value in fact["knobs"].items()]
     source = [f"  {fact[key]}" for key in ("paper", "code") if fact[key]]
     parts = [f"{fact['name']} ({fact['stage']})", "", fact["notes"], "", "Knobs:", *knobs]
     parts += ["", fact["knob_notes"]] if fact["knob_notes"] else []
+    parts += ["", "Use, with these knobs:", *(f"  {line}" for line in _use(fact))]
     return "\n".join([*parts, "", f"Source ({fact['year']}):", *source] if source else parts)

@@ -4,23 +4,32 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli import _memory
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'longspan recall "What is my locker code?" --memory me.db --budget 300',
+        'longspan recall "Where does Ada work?" --memory me.db --valid 2026-05-31 --json',
+    )
+)
 def recall(
     query: Annotated[str, typer.Argument(help="What to look for.")],
-    memory: Annotated[str, typer.Option(help="Memory file, or a postgresql:// address.")] = "memory.db",
-    tenant: Annotated[str, typer.Option(help="Whose memory.")] = "me",
+    memory: _memory.Held = "memory.db",
+    tenant: _memory.Tenant = "me",
     budget: Annotated[int, typer.Option(help="Most tokens to return.")] = 1000,
-    model: Annotated[
-        str, typer.Option(help="none, local:NAME, openai:MODEL or http://HOST/v1#MODEL.")
-    ] = "none",
-    embedder: Annotated[
-        str | None, typer.Option(help="The one it was filled with; only a model folder has to be named.")
+    model: _memory.Model = "none",
+    embedder: _memory.FilledWith = None,
+    valid: Annotated[
+        str | None,
+        typer.Option(help="What held in the world at this time, ISO 8601; a day is its first moment, UTC."),
     ] = None,
-    valid: Annotated[str | None, typer.Option(help="What held in the world at this time.")] = None,
-    recorded: Annotated[str | None, typer.Option(help="What the memory believed at this time.")] = None,
+    recorded: Annotated[
+        str | None, typer.Option(help="What the memory believed at this time, ISO 8601.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Text, manifest and cost as JSON.")] = False,
 ) -> None:
     """Print the recalled context; with --json also where every part came from."""
@@ -44,7 +53,11 @@ def recall(
         return
     parts = len(packed.manifest)
     if not parts:
-        _show.say(f"nothing found in the memory of {tenant!r} within {budget} tokens")
+        when = " at that time" if valid or recorded else ""
+        _show.say(
+            f"nothing found in the memory of {tenant!r}{when} within {budget} token{'s' * (budget > 1)}"
+        )
         return
     typer.echo(packed.text)
-    _show.say(f"{parts} part{'s' * (parts > 1)}, {packed.tokens} tokens; {cost(ledger)}")
+    cut = ", cut to the budget" * any(entry.shortened for entry in packed.manifest)
+    _show.say(f"{parts} part{'s' * (parts > 1)}{cut}, {packed.tokens} tokens; {cost(ledger, opened)}")

@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'longspan trace report.pdf "What changed in 2024?" --out trace.html',
+        'longspan trace report.pdf "Who signed?" --answer "Mara Ines" --method tracllm',
+    )
+)
 def trace(
     file: Annotated[Path, typer.Argument(help="Text, Markdown, HTML, PDF or .docx.")],
     question: Annotated[str, typer.Argument(help="The question.")],
@@ -27,11 +34,13 @@ def trace(
 ) -> None:
     """Find the passages that the answer depends on, print the strongest, and draw them in a page."""
     from longspan.cli import _show
+    from longspan.context.agents.draft import writable
     from longspan.context.documents import read_document
     from longspan.context.memory.opening import chat_model
     from longspan.context.trace import trace as find
     from longspan.report.trace_page import write_page
 
+    writable(out)
     document = read_document(file)
     with _show.status("tracing"):
         found = find(

@@ -5,10 +5,17 @@ from typing import Annotated
 
 import typer
 
+from longspan.cli._help import examples
+
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'longspan write "A history of the lighthouse at Cape Tolvik" --words 5000 --out lighthouse.md',
+        "longspan write brief.txt --words 20000 --out book.md --model openai:MODEL",
+    )
+)
 def write(
     brief: Annotated[str, typer.Argument(help="What to write: a sentence or more, or a file that holds it.")],
     words: Annotated[int, typer.Option(help="Length to reach.")],

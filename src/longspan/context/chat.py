@@ -10,6 +10,13 @@ from longspan.context.prompts.chat import CHAT
 from longspan.errors import BadInput
 
 
+def checked(budget: int, max_tokens: int) -> None:
+    """Refuse limits under which no answer could be given."""
+    for what, value in (("of memory", budget), ("of an answer", max_tokens)):
+        if value < 1:
+            raise BadInput(f"the tokens {what} are {value}; give at least 1")
+
+
 @dataclass
 class Chat:
     """`budget` tokens of memory and the last `recent` turns go into every prompt; `session` names this conversation."""
@@ -26,6 +33,7 @@ class Chat:
     recalled: Packed | None = None
 
     def __post_init__(self):
+        checked(self.budget, self.max_tokens)
         if self.memory.model.model_id == "heuristic":
             raise BadInput(
                 "a chat needs a model; give --model local:NAME, openai:MODEL or http://HOST/v1#MODEL"

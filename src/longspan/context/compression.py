@@ -41,7 +41,7 @@ def compress_file(
         chosen = LongCodeZip(language=LANGUAGES.get(path.suffix.lower(), "auto"))
     text = read_document(path).text
     scorer = PortScorer(model)
-    if isinstance(budget, str) or budget <= 0:
+    if isinstance(budget, str) or not (0 < budget < 1 or (budget >= 1 and budget == budget // 1)):
         raise BadInput(f"the budget {budget!r} is no number of tokens and no share; use 2000 or 0.25")
     if isinstance(budget, float) and budget < 1:
         budget = max(1, int(budget * scorer.count_tokens(text)))

@@ -19,6 +19,7 @@ from longspan.context.port import (
     Message,
     PortError,
     Usage,
+    score_pairs,
     scoring,
 )
 
@@ -171,6 +172,17 @@ class Metered:
         prompt = self.model.count_tokens(prefix_text) + len(scored.tokens)
         self._record(Usage(prompt_tokens=prompt), self.ledger.clock() - started)
         return scored
+
+    def logprobs_many(self, pairs: Sequence[tuple[str, str]]) -> list[LogProbs]:
+        """Scores of many (prefix, continuation) pairs, packed where the model can; every pair counts as a call."""
+        for _ in pairs:
+            self.ledger.check()
+        started = self.ledger.clock()
+        scores = score_pairs(self.model, pairs, self.stage)
+        spent = (self.ledger.clock() - started) / max(1, len(pairs))
+        for (prefix, _), scored in zip(pairs, scores, strict=True):
+            self._record(Usage(prompt_tokens=self.model.count_tokens(prefix) + len(scored.tokens)), spent)
+        return scores
 
     def choose(self, messages: Sequence[Message], options: Sequence[str]) -> tuple[float, ...]:
         self.ledger.check()

@@ -90,6 +90,10 @@ class Unavailable(PortError):
     """The endpoint is down, unreachable or too slow, or a recording holds no such call."""
 
 
+class Unreachable(Unavailable):
+    """Every further call would fail alike: no server answers, it refuses the key, or it does not know the model."""
+
+
 class RateLimited(PortError):
     """The endpoint answered 429 until the retries were used up."""
 

@@ -26,15 +26,26 @@ def allocate(scores: Tensor, valid: Tensor | None, budget: int, allocator: str, 
         counts = torch.full((heads,), budget // heads)
         counts[: budget % heads] += 1
     else:
-        won = torch.zeros(heads * length, dtype=torch.bool, device=scores.device)
-        won[by_score(scores.flatten().unsqueeze(0))[0, :budget]] = True
-        won = won.view(heads, length).sum(1).cpu() - forced
+        won = best(scores.view(1, -1), [budget]).view(heads, length).sum(1).cpu() - forced
         counts = forced + ((1 - floor) * won + floor * free / heads).floor().long()
     counts = _repair(torch.minimum(counts, available), available, budget)
-    rank = torch.empty_like(scores, dtype=torch.long)
-    order = by_score(scores)
-    rank.scatter_(1, order, torch.arange(length, device=scores.device).expand(heads, -1))
-    return rank < counts.to(scores.device).unsqueeze(1)
+    return best(scores, counts.tolist())
+
+
+def best(scores: Tensor, counts: list[int]) -> Tensor:
+    """The counts[h] largest of each row of scores (H, T): bool (H, T). Of equal scores the earlier ones are taken."""
+    wanted = torch.tensor(counts, device=scores.device).unsqueeze(1)
+    if len(set(counts)) == 1 and counts[0]:
+        lowest = scores.topk(counts[0], dim=1, sorted=False).values.amin(1, keepdim=True)
+    else:
+        parts = [
+            row.topk(n, sorted=False).values.amin() if n else row.new_tensor(torch.inf)
+            for row, n in zip(scores, counts, strict=True)
+        ]
+        lowest = torch.stack(parts).unsqueeze(1)
+    above = scores > lowest
+    tied = scores == lowest
+    return above | (tied & (tied.cumsum(1) <= wanted - above.sum(1, keepdim=True)))
 
 
 def sensitivity_shares(sensitivity: list[float], sharpness: float, floor: float) -> list[float]:

@@ -17,10 +17,12 @@ from torch import Tensor
 from longspan.engine.collect import collect
 from longspan.engine.dispatch import LayerCall, current_span
 from longspan.engine.joint import runs
+from longspan.engine.terms import check_packing
 from longspan.ops.attention import apply_sink, attend
 
 if TYPE_CHECKING:
     from longspan.engine.model import Model
+    from longspan.engine.segments import Tail
     from longspan.engine.state import SessionState
 
 
@@ -50,13 +52,16 @@ class Batch:
         for work in self.works:
             work.session.note_call(call)
         if len(self.works) == 1:
-            return self._alone(0, call, q, k, v, None)
+            return self._alone(0, call, q, k, v)
         out = q.new_empty(q.shape[1], q.shape[0], v.shape[-1])
         done = self._step_together(call, q, k, v, out)
+        ends = self._tails_together(call, q, k, v, done)
         shared = self._shared_prefixes(call, q, done)
         for number, part in enumerate(self.slices):
             if number not in done:
-                out[part] = self._alone(number, call, q[:, part], k[:, part], v[:, part], shared.get(number))
+                out[part] = self._alone(
+                    number, call, q[:, part], k[:, part], v[:, part], shared.get(number), ends.get(number)
+                )
         return out
 
     def _alone(
@@ -66,11 +71,12 @@ class Batch:
         q: Tensor,
         k: Tensor,
         v: Tensor,
-        shared: tuple[Tensor, Tensor] | None,
+        shared: tuple[Tensor, Tensor] | None = None,
+        end: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         work = self.works[number]
         run = work.session.layers[call.layer]
-        return run.attend(call, q, k, v, work.session, work.reading, shared)
+        return run.attend(call, q, k, v, work.session, work.reading, shared, end)
 
     def _step_together(self, call: LayerCall, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> set[int]:
         """Answer the decode steps that one call can serve, into the rows of out (S, Hq, E); returns their work numbers."""
@@ -81,18 +87,7 @@ class Batch:
         }
         done: set[int] = set()
         for numbers in runs(tails) if len(tails) > 1 else ():
-            rows, positions = self._rows(numbers, q)
-            members = [tails[number] for number in numbers]
-            joint = members[0].joint
-            assert joint is not None
-            keys, values = joint.append(
-                members, k[:, rows].transpose(0, 1), v[:, rows].transpose(0, 1), positions
-            )
-            queries = q[:, rows].transpose(0, 1)  # (B, Hq, D)
-            mixed, lse = attend(
-                queries.reshape(-1, 1, q.shape[-1]), keys, values, scale=call.scale, softcap=call.softcap
-            )
-            mixed, lse = mixed.view(len(numbers), q.shape[0], 1, -1), lse.view(len(numbers), q.shape[0], 1)
+            rows, positions, queries, mixed, lse = self._over_joint(numbers, tails, call, q, k, v)
             if call.sinks is not None:
                 mixed, lse = apply_sink(mixed, lse, call.sinks)
             out[rows] = mixed.squeeze(2)
@@ -103,6 +98,42 @@ class Batch:
                     collect(run, call, queries[row].unsqueeze(1), lse[row], positions[row : row + 1], False)
             done.update(numbers)
         return done
+
+    def _tails_together(
+        self, call: LayerCall, q: Tensor, k: Tensor, v: Tensor, done: set[int]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """For decode steps that read more than their tail: the tails, equally long, in one call. Work number -> (out, lse) over its tail, to
+        which the new entry has been appended."""
+        tails = {
+            number: work.session.layers[call.layer].store.tail
+            for number, work in enumerate(self.works)
+            if number not in done
+            and len(work.ids) == 1
+            and not work.reading
+            and work.session.layers[call.layer].tail_stands_alone
+        }
+        parts: dict[int, tuple[Tensor, Tensor]] = {}
+        for numbers in runs(tails) if len(tails) > 1 else ():
+            _, _, _, mixed, lse = self._over_joint(numbers, tails, call, q, k, v)
+            parts.update({number: (mixed[row], lse[row]) for row, number in enumerate(numbers)})
+        return parts
+
+    def _over_joint(
+        self, numbers: list[int], tails: dict[int, Tail], call: LayerCall, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Append to these tails, which share a buffer, and attend to them: packed rows (B,), positions (B,), queries (B, Hq, D), out
+        (B, Hq, 1, E), lse (B, Hq, 1)."""
+        rows, positions = self._rows(numbers, q)
+        members = [tails[number] for number in numbers]
+        joint = members[0].joint
+        assert joint is not None
+        queries, new_k, new_v = (x.index_select(1, rows).transpose(0, 1) for x in (q, k, v))
+        keys, values = joint.append(members, new_k, new_v, positions)
+        mixed, lse = attend(
+            queries.reshape(-1, 1, q.shape[-1]), keys, values, scale=call.scale, softcap=call.softcap
+        )
+        shape = (len(numbers), q.shape[0], 1)
+        return rows, positions, queries, mixed.view(*shape, -1), lse.view(shape)
 
     def _rows(self, numbers: list[int], q: Tensor) -> tuple[Tensor, Tensor]:
         """Packed rows and positions of these works' tokens, (B,) each; made once for all layers of a forward."""
@@ -153,6 +184,8 @@ class Batch:
 def forward(model: Model, works: list[Work]) -> list[Tensor | None]:
     """Run one packed forward and append every session's tokens. Returns logits per work: (vocab,) fp32 for "last", (n, vocab) for "all"."""
     works = [work for work in works if len(work.ids)]
+    if len(works) > 1:
+        check_packing(works)
     if model.geometry.recurrent and len(works) > 1:  # a recurrent state belongs to one sequence
         return [logits for work in works for logits in forward(model, [work])]
     device = model.device

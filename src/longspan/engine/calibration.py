@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
 VERSION = 1
 SHIPPED = Path(__file__).parent.parent / "data" / "calibration"
 KINDS = (".safetensors", ".json")
+KEPT = 8  # artefact files held in memory
+_files: dict[tuple[str, int, int], tuple[dict[str, Tensor], dict[str, Any]]] = {}
+_lock = threading.Lock()  # sessions of a server start in several threads
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """tensors: by name (empty for a JSON artefact). facts: plain values, and how it was made."""
+    """tensors: by name (empty for a JSON artefact). facts: plain values, and how it was made. Values are shared between all who load the
+    file: replace them, never write into them."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
@@ -64,7 +69,7 @@ def load(method: str, model: Model, folder: str | Path | None = None) -> Artefac
             f"{method} needs an artefact for the model {model.name or model.model_hash[:12]} that is not there; {remedy}"
         )
     try:
-        tensors, facts = _read(path)
+        tensors, facts = _kept(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         raise BadInput(f"{path} is not a calibration artefact or is damaged; {remedy}") from None
     if not isinstance(facts, dict):
@@ -75,7 +80,19 @@ def load(method: str, model: Model, folder: str | Path | None = None) -> Artefac
         raise BadInput(
             f"{path} was made on a model with other weights (hash {str(facts.get('model_hash'))[:12]}); {remedy}"
         )
-    return Artefact(tensors, facts, path)
+    return Artefact(dict(tensors), dict(facts), path)
+
+
+def matched(
+    found: Artefact, wanted: dict[str, tuple[int, ...]], what: str, model: Model
+) -> dict[str, Tensor]:
+    """All tensors of an artefact in fp32 on the model's device. wanted: how the shapes of some begin; BadInput, naming `what`, for other shapes."""
+    for name, shape in wanted.items():
+        if tuple(found.tensors[name].shape[: len(shape)]) != shape:
+            raise BadInput(
+                f"{what} are not for {len(model.geometry.growing)} growing layers of this model's heads; make them anew."
+            )
+    return {name: value.float().to(model.device) for name, value in found.tensors.items()}
 
 
 def save(
@@ -115,6 +132,19 @@ def save(
             f"cannot write the artefact to {path} ({error.strerror}); choose another --out."
         ) from None
     return path
+
+
+def _kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is in the file, read again only when the file has changed. The last few files stay in memory."""
+    now = path.stat()
+    key = (str(path.resolve()), now.st_mtime_ns, now.st_size)
+    with _lock:
+        if key not in _files:
+            _files[key] = _read(path)
+            while len(_files) > KEPT:
+                _files.pop(next(iter(_files)))
+        _files[key] = found = _files.pop(key)  # the newest comes last
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longspan.engine.moments import QueryMoments
 from longspan.engine.segments import BIAS, RaggedSegment, Segment, UniformSegment
-from longspan.ops.attention import column_mass
+from longspan.ops.attention_mass import column_mass
 
 if TYPE_CHECKING:
     from longspan.engine.dispatch import LayerCall
@@ -25,10 +25,7 @@ def collect(run: LayerRun, call: LayerCall, q: Tensor, lse: Tensor, positions: T
     """Take from one attention call, q (Hq, S, D) and lse (Hq, S), what the layer's needs ask for."""
     needs = run.needs
     if needs.window_queries:
-        kept = q[:, -needs.window_queries :]
-        if kept.shape[1] < needs.window_queries and run.window_queries is not None:
-            kept = torch.cat((run.window_queries, kept), 1)[:, -needs.window_queries :]
-        run.window_queries = kept.clone()
+        run.windows.add(q, needs.window_queries)
     if needs.query_moments and reading:
         plain = q
         if not run.rotates_on_read:
@@ -36,12 +33,15 @@ def collect(run: LayerRun, call: LayerCall, q: Tensor, lse: Tensor, positions: T
         fresh = QueryMoments.of(plain, positions)
         if fresh is not None:
             run.query_moments = fresh if run.query_moments is None else run.query_moments.joined(fresh)
-    if (needs.column_mass and reading) or needs.decode_mass:
-        add_mass(run, call, q, lse, positions)
+    if run.fresh_mass is not None:
+        _write_mass(run, run.fresh_mass)
+        run.fresh_mass = None
+    elif (needs.column_mass and reading) or needs.decode_mass:
+        _write_mass(run, received(run, call, q, lse, positions))
 
 
-def add_mass(run: LayerRun, call: LayerCall, q: Tensor, lse: Tensor, positions: Tensor) -> None:
-    """Add the attention these queries gave to every entry of the store."""
+def received(run: LayerRun, call: LayerCall, q: Tensor, lse: Tensor, positions: Tensor) -> Tensor:
+    """The attention these queries gave to every entry of the store, (Hq, T)."""
     padded = run.store.padded()
     k = padded.k
     if run.rotates_on_read:
@@ -66,11 +66,12 @@ def add_mass(run: LayerRun, call: LayerCall, q: Tensor, lse: Tensor, positions: 
                 bias=None if bias is None else bias[head : head + 1, :count],
                 **options,
             )
-    _write_mass(run, mass.view(-1, group, k.shape[1]).transpose(1, 2))
+    return mass
 
 
 def _write_mass(run: LayerRun, mass: Tensor) -> None:
-    """Accumulate (Hk, T, G) into the side values. Shared segments are replaced, never written."""
+    """Accumulate (Hq, T) into the side values, (Hk, T, G). Shared segments are replaced, never written."""
+    mass = mass.view(-1, run.geometry.group, mass.shape[1]).transpose(1, 2)
     starts = [0] * mass.shape[0]
     segments: list[Segment] = []
     for segment in run.store.segments:

@@ -9,10 +9,12 @@ heads, S tokens, T keys, D head dim, E value head dim.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from longspan.engine.dispatch import LayerCall, current_span
 from longspan.ops.attention import apply_sink, attend, attend_plain
@@ -40,9 +42,18 @@ def last_hidden(model: Model, ids: Tensor, answer: Answer, first: int = 0) -> Te
     return _run(model, model.hf.get_decoder(), ids, answer, first).last_hidden_state[0]
 
 
-def logits(model: Model, ids: Tensor, answer: Answer, first: int = 0) -> Tensor:
-    """Logits (S, vocab) fp32 of ids (S,) at positions first .. first + S."""
-    return _run(model, model.hf, ids, answer, first).logits[0].float()
+def logits(
+    model: Model, ids: Tensor, answer: Answer, first: int = 0, weights: dict[str, Tensor] | None = None
+) -> Tensor:
+    """Logits (S, vocab) fp32 of ids (S,) at positions first .. first + S. weights: by parameter name, in place of the model's own."""
+    module = model.hf
+    if weights:
+        module = partial(_with_weights, model.hf, weights)
+    return _run(model, module, ids, answer, first).logits[0].float()
+
+
+def _with_weights(module, weights: dict[str, Tensor], **inputs):
+    return functional_call(module, weights, args=(), kwargs=inputs)
 
 
 def _run(model: Model, module, ids: Tensor, answer: Answer, first: int):

@@ -18,10 +18,12 @@ from longspan.engine.dispatch import LayerCall
 from longspan.engine.geometry import LayerGeometry
 from longspan.engine.moments import QueryMoments
 from longspan.engine.needs import Needs
-from longspan.engine.segments import BIAS, Block, RaggedSegment, SideSpec
+from longspan.engine.newest_queries import NewestQueries
+from longspan.engine.segments import BIAS, Block, RaggedSegment, SideSpec, whole_heads
 from longspan.engine.store import LayerStore
 from longspan.ops.attention import apply_sink, attend, attend_ragged_row, merge
-from longspan.ops.distance_maps import attend_in_passes
+from longspan.ops.attention_mass import attend_with_mass, sums_in_one_pass
+from longspan.ops.distance_attention import attend_in_passes
 from longspan.ops.frequency_maps import Frequencies
 from longspan.ops.sparse_decode import decode
 from longspan.ops.sparse_decode import default_backend as decode_backend
@@ -64,21 +66,38 @@ class LayerRun:
         if self.grows and (self.needs.column_mass or self.needs.decode_mass):
             side[MASS] = SideSpec((self.geometry.group,))
         self.store = LayerStore(side)
-        self.window_queries: Tensor | None = None  # (Hq, w, D), un-rotated when the map rotates on read
+        self.windows = NewestQueries()
         self.query_moments: QueryMoments | None = None
         self.state: dict[str, dict[str, Any]] = {}
         self.indexed = 0
         self.horizon = 0
         self.counters = ReadCounters()
+        self.fresh_mass: Tensor | None = (
+            None  # (Hq, T): summed by the attention call itself, until `collect` takes it
+        )
 
     @property
     def grows(self) -> bool:
         return self.geometry.window is None
 
     @property
+    def window_queries(self) -> Tensor | None:
+        """(Hq, w, D), un-rotated when the map rotates on read."""
+        return self.windows.tensor
+
+    @window_queries.setter
+    def window_queries(self, queries: Tensor | None) -> None:
+        self.windows = NewestQueries(queries)
+
+    @property
     def plain_tail(self) -> bool:
         """Whether a decode step over the whole cache reads the tail alone, with keys as they are stored."""
         return self.grows and self.map is None and not self.store.segments and self.store.tail.length > 0
+
+    @property
+    def tail_stands_alone(self) -> bool:
+        """Whether a decode step may attend to the tail apart from the segments before it, with keys as they are stored."""
+        return self.grows and self.map is None and bool(self.store.segments) and self.store.tail.length > 0
 
     @property
     def rotates_on_read(self) -> bool:
@@ -96,7 +115,7 @@ class LayerRun:
         twin.store = self.store.fork()
         twin.store.side_specs = specs
         twin.store.tail = type(twin.store.tail)(specs)
-        twin.window_queries = self.window_queries
+        twin.windows = NewestQueries(self.window_queries)
         twin.query_moments = self.query_moments
         twin.state = {name: dict(values) for name, values in self.state.items()}
         twin.indexed = self.indexed
@@ -113,8 +132,13 @@ class LayerRun:
         session: SessionState,
         reading: bool,
         shared: Part | None,
+        end: Part | None = None,
     ) -> Tensor:
-        """Answer one call for q (Hq, S, D), k (Hk, S, D), v (Hk, S, E): append, attend, collect -> (S, Hq, E)."""
+        """Answer one call for q (Hq, S, D), k (Hk, S, D), v (Hk, S, E): append, attend, collect -> (S, Hq, E).
+
+        shared: the part over the first segment, where it was computed for several sessions. end: the part over the tail, likewise; the
+        new entry is then in the tail already.
+        """
         new = q.shape[1]
         positions = session.next_positions(new, q.device)
         if (
@@ -137,7 +161,7 @@ class LayerRun:
             self.store.append(k, v, positions)
             out, lse = self._mapped(call, q, positions, new)
         else:
-            out, lse = self._growing(call, q, k, v, positions, session, reading, shared)
+            out, lse = self._growing(call, q, k, v, positions, session, reading, shared, end)
         if call.sinks is not None:
             out, lse = apply_sink(out, lse, call.sinks)
         if self.grows:
@@ -157,6 +181,7 @@ class LayerRun:
         session: SessionState,
         reading: bool,
         shared: Part | None,
+        end: Part | None,
     ) -> Part:
         new = q.shape[1]
         pattern, selector = session.pattern, session.selector
@@ -165,13 +190,16 @@ class LayerRun:
             if sparse is not None:
                 return sparse
         if not reading and selector is not None and new == 1 and self.indexed:
-            self.store.append(k, v, positions)
-            return self._selected(call, q, session, selector)
+            if end is None:
+                self.store.append(k, v, positions)
+            return self._selected(call, q, session, selector, end)
         options = {"scale": call.scale, "softcap": call.softcap}
         if new == 1:
-            self.store.append(k, v, positions)
-            parts = [shared] if shared is not None else []
-            for segment in self.store.all_segments()[len(parts) :]:
+            if end is None:
+                self.store.append(k, v, positions)
+            parts = [part for part in (end, shared) if part is not None]
+            segments = self.store.segments if end is not None else self.store.all_segments()
+            for segment in segments[0 if shared is None else 1 :]:
                 if isinstance(segment, RaggedSegment):
                     bias = segment.side.get(BIAS)
                     parts.append(
@@ -181,14 +209,27 @@ class LayerRun:
                     parts += self._over(q, list(segment.blocks()), options)
             self.note_step()
             return merge(parts)
-        parts = [shared] if shared is not None else []
-        parts += self._over(q, self._blocks(skip_first=shared is not None), options)
-        parts.append(attend(q, k, v, causal=True, **options))
         past = self.store.longest
         self.counters.dense_pairs += new * past + new * (new + 1) // 2
         self.counters.pairs += new * past + new * (new + 1) // 2
+        tail = self.store.tail
+        if reading and self._sums_in_one_pass(call, q, k):
+            self.store.append(k, v, positions)
+            assert tail.k is not None and tail.v is not None
+            out, lse, self.fresh_mass = attend_with_mass(
+                q, tail.k[:, : tail.length], tail.v[:, : tail.length], scale=call.scale
+            )
+            return out, lse
+        parts = [shared] if shared is not None else []
+        parts += self._over(q, self._blocks(skip_first=shared is not None), options)
+        parts.append(attend(q, k, v, causal=True, **options))
         self.store.append(k, v, positions)
         return merge(parts)
+
+    def _sums_in_one_pass(self, call: LayerCall, q: Tensor, k: Tensor) -> bool:
+        """Whether this call should sum the attention that entries receive while it attends."""
+        wanted = self.needs.column_mass and call.sinks is None and not self.store.segments
+        return wanted and sums_in_one_pass(q, k, call.softcap)
 
     def note_step(self) -> None:
         """Count one dense decode step."""
@@ -246,6 +287,8 @@ class LayerRun:
         parts: list[Part] = []
         pending: list[tuple[slice, Tensor, Tensor]] = []
         blocks = self._blocks()
+        if passes is not None and any(one.keep for one in passes):
+            blocks = whole_heads(blocks)
         for block in blocks:
             heads = range(block.heads.start, block.heads.stop)
             rows = slice(heads.start * group, heads.stop * group)
@@ -336,7 +379,9 @@ class LayerRun:
             ]
         )
 
-    def _selected(self, call: LayerCall, q: Tensor, session: SessionState, selector: Any) -> Part:
+    def _selected(
+        self, call: LayerCall, q: Tensor, session: SessionState, selector: Any, end: Part | None
+    ) -> Part:
         view = session.view(self.geometry.index, selector)
         options = {"scale": call.scale, "softcap": call.softcap}
         held, share = self.store.longest, self.counters.share
@@ -358,10 +403,12 @@ class LayerRun:
             if chosen is not None:
                 bias = chosen + bias.repeat_interleave(chosen.shape[0] // bias.shape[0], 0)
             part = attend(q, k, v, mask=selection.dense().unsqueeze(1), bias=bias, **options)
-        read = int(selection.entry_counts().float().mean()) + held - self.indexed
+        read = int(selection.mean_entries()) + held - self.indexed
         self.counters.read += read
         self.counters.sparse_calls += 1
         self.counters.share = read / held
+        if end is not None and held - self.store.tail.length == self.indexed:  # the tail is the rest
+            return merge([part, end])
         return merge([part, *self._over(q, rest, options)])
 
 

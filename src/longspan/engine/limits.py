@@ -37,10 +37,12 @@ def admit_text(session: Session, new_tokens: int) -> None:
 
 def _check_window(session: Session, tokens: int) -> None:
     trained = session.model.geometry.trained_window
+    method = session.recipe.one("positions")
+    if method is not None:
+        method.check_trained(trained)
     reached = reach(session, trained)
     if tokens <= reached:
         return
-    method = session.recipe.one("positions")
     if method is not None:
         raise BadInput(
             f"{tokens:,} tokens are more than the {reached:,.0f} that {method.spell()} reaches on a model trained for {trained:,} positions; "
@@ -78,6 +80,7 @@ def extenders(model: Model, tokens: int) -> list[str]:
         try:
             method: Any = cls()
             method.check(model)
+            method.check_trained(model.geometry.trained_window)
         except (BadInput, TypeError):  # needs knobs, an artefact, or another model
             continue
         if tokens <= method.reach(model.geometry.trained_window):

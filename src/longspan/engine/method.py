@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from longspan.engine.allocate import allocate, by_score
+from longspan.engine.allocate import allocate, best
 from longspan.engine.budget import Budget, split_exactly
 from longspan.engine.needs import Needs
 from longspan.errors import BadInput
 
 if TYPE_CHECKING:
+    from longspan.engine.geometry import LayerGeometry
     from longspan.engine.prompt import Compressed, Scorer
     from longspan.engine.rope import LayerRope
     from longspan.engine.segments import SideSpec
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from longspan.ops.frequency_maps import Frequencies
     from longspan.ops.selection import Selection
     from longspan.ops.tiles import TileMask
+
+
+READS = {
+    "any": "however a text is cut, the result is the same",
+    "by_chunk": "every chunk is a piece of work of its own: its size is a knob of the method",
+    "whole": "a text must come in one chunk",
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,18 @@ class Method:
     aware: ClassVar[bool] = (
         False  # its choice depends on the question when the question is read with the context
     )
-    chunk_safe: ClassVar[bool] = True  # reading in chunks of any size is the same method
+    # What follows holds for the knobs given, is refused otherwise (`engine.terms`), and may be a property of the knobs.
+    reads: ClassVar[str] = "any"  # one of READS: what chunks are to the method while a text is read
+    chunk_step: ClassVar[int] = 1  # tokens: the chunks of a longer text must be a multiple of it
     batch_safe: ClassVar[bool] = True  # a pack of sessions equals each of them alone
     turn_safe: ClassVar[bool] = True  # a session may read again after it has answered
     pre_rope: ClassVar[bool] = False  # works on keys or queries before rotation
     system: ClassVar[str] = ""  # slug in the table of systems, when it is one
+
+    @property
+    def chunk_safe(self) -> bool:
+        """Whether reading in chunks (multiples of `chunk_step`) gives what one read of the whole text gives."""
+        return self.reads == "any"
 
     @property
     def needs(self) -> Needs:
@@ -151,10 +166,25 @@ class CachePolicy(Method):
                 f"every, sink and recent of {self.name} count tokens: every >= 1, sink and recent >= 0."
             )
 
+    @property
+    def reads(self) -> str:  # type: ignore[override]
+        return "by_chunk" if self.when == "chunk" else "any"
+
+    @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        """A policy that renumbers positions rotates itself; one with a base does what the base does."""
+        inside = (getattr(self, knob.name) for knob in dataclasses.fields(self))
+        renumbers = getattr(self, "position_mode", "original") != "original"
+        return renumbers or any(isinstance(one, Method) and one.pre_rope for one in inside)
+
     # -- what a method writes -------------------------------------------------------------------------------------
     def score(self, view: LayerView) -> Tensor:
-        """Importance of every entry, (Hk, T), larger = keep. Any finite values; infinities force."""
-        raise NotImplementedError
+        """Importance of every entry, (Hk, T), larger = keep. Any finite values; infinities force. Default: what `score_all` found."""
+        return view.state["scores"]
+
+    def score_all(self, session: Any) -> dict[int, Tensor]:
+        """The scores of every growing layer at once, for a scorer that has to look at the whole session (a pass on a fork, say)."""
+        return {}
 
     def layer_shares(self, session: Any) -> list[float] | None:
         """Relative budget of each growing layer (any positive scale), or None for even shares."""
@@ -186,31 +216,33 @@ class CachePolicy(Method):
                 f"The budget of {self.name} is {per_head} entries a head, below the {self.sink + self.recent} it must protect "
                 "(sink + recent); raise the budget or lower them."
             )
-        if self.allocator == "overall":
-            self._compress_together(
-                [session.view(layer, self) for layer in layers], per_head * heads * len(layers)
-            )
-            session.note_eviction()
+        budget = per_head * heads * len(layers)
+        if session.growing_entries() <= budget:
             return
-        held = [session.layers[layer].store.entries for layer in layers]
-        totals = split_exactly(per_head * heads * len(layers), self.layer_shares(session), len(layers), held)
-        for layer, total in zip(layers, totals, strict=True):
-            view = session.view(layer, self)
-            if total < view.entries:
-                self.compress(view, total)
+        found = self.score_all(session)
+        for layer, scores in found.items():
+            session.view(layer, self).state["scores"] = scores
+        if self.allocator == "overall":
+            self._compress_together([session.view(layer, self) for layer in layers], budget)
+        else:
+            held = [session.layers[layer].store.entries for layer in layers]
+            totals = split_exactly(budget, self.layer_shares(session), len(layers), held)
+            for layer, total in zip(layers, totals, strict=True):
+                view = session.view(layer, self)
+                if total < view.entries:
+                    self.compress(view, total)
+        for layer in found:
+            session.view(layer, self).state.pop("scores")
         session.note_eviction()
 
     def _compress_together(self, views: list[LayerView], budget: int) -> None:
         """Keep the best `budget` entries over all heads of all layers; ties go to the earlier layer, head and position."""
-        if sum(view.entries for view in views) <= budget:
-            return
         scores = [self.protected(view, self.score(view)).float() for view in views]
         rows = [
             s if view.valid is None else s.masked_fill(~view.valid, float("-inf"))
             for view, s in zip(views, scores, strict=True)
         ]
-        kept = torch.zeros(sum(row.numel() for row in rows), dtype=torch.bool, device=rows[0].device)
-        kept[by_score(torch.cat([row.flatten() for row in rows]).unsqueeze(0))[0, :budget]] = True
+        (kept,) = best(torch.cat([row.flatten() for row in rows]).unsqueeze(0), [budget])
         for view, row, chosen in zip(views, rows, kept.split([row.numel() for row in rows]), strict=True):
             view.keep(chosen.view_as(row))
 
@@ -280,6 +312,7 @@ class PositionMethod(Method):
     """Changes what positions mean. Keys are kept un-rotated when `rotate_on_read`, so that the map may change while the cache grows."""
 
     stage: ClassVar[str] = "positions"
+    pre_rope: ClassVar[bool] = True
     rotate_on_read: ClassVar[bool] = False
 
     def frequencies(self, rope: LayerRope, length: int) -> Frequencies:
@@ -290,9 +323,16 @@ class PositionMethod(Method):
         """Distance maps as passes that are merged by log-sum-exp (`ops.distance_maps`), or None for plain attention."""
         return None
 
+    def layer_passes(self, layer: LayerGeometry) -> Passes | None:
+        """`passes` of one layer, for methods that treat layers or heads differently."""
+        return self.passes(layer.rope)
+
     def bias(self, query_positions: Tensor, key_positions: Tensor, heads: int) -> Tensor | None:
         """Score bias (Hq, S, T) or None."""
         return None
+
+    def check_trained(self, trained_window: int) -> None:
+        """Raise BadInput when the knobs do not fit a model trained at `trained_window` tokens; asked unless texts beyond the window were asked for."""
 
     def reach(self, trained_window: int) -> float:
         """The longest text, in tokens, that the method is meant for on a model trained at `trained_window`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from longspan.engine.geometry import LayerGeometry
 from longspan.engine.method import PositionMethod
 from longspan.engine.recipe import Recipe
+from longspan.engine.terms import check_positions, check_rotation
 from longspan.errors import BadInput
 from longspan.ops.frequency_maps import Frequencies
 
@@ -38,8 +39,9 @@ class PositionMap:
     def passes(self, layer: LayerGeometry) -> Any | None:
         if not layer.rope.rotates:
             return None
-        owner = self.method if self.method is not None else self.policy
-        passes = getattr(owner, "passes", None)  # a policy may have a rule on positions without distance maps
+        if self.method is not None:
+            return self.method.layer_passes(layer)
+        passes = getattr(self.policy, "passes", None)  # it may have a rule on positions without distance maps
         return passes(layer.rope) if passes is not None else None
 
     def bias(
@@ -63,14 +65,9 @@ def position_map(
         return None
     owner = method if method is not None else policy
     who = owner.name if owner is not None else "un-rotated storage"
-    if any(layer.rope.layout == "unknown" for layer in layers.values()):
-        raise BadInput(
-            f"{who} has to rotate keys itself, and this model's rotation is of a kind the engine does not know."
-        )
-    if all(not layer.rope.rotates for layer in layers.values()):
-        raise BadInput(
-            f"{who} changes rotary positions, and this model has none; leave it out of the recipe."
-        )
+    if method is None:
+        check_rotation(who, layers.values())
+    check_positions(who, layers.values())
     mode = getattr(policy, "position_mode", "original")
     on_read = force_on_read or policy is not None or bool(method and method.rotate_on_read)
     if on_read:

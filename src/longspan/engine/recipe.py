@@ -55,6 +55,16 @@ class Recipe:
         """The first method of each stage; asked for by every attention call."""
         return {method.stage: method for method in reversed(self.methods)}
 
+    @cached_property
+    def unpackable(self) -> str | None:
+        """The first method that does not share a forward with other sessions, or None."""
+        return next((method.name for method in self.methods if not method.batch_safe), None)
+
+    @property
+    def by_chunk(self) -> tuple[str, ...]:
+        """The methods that take every chunk of a text for itself, so that the size of the chunks is part of the result."""
+        return tuple(method.name for method in self.methods if method.reads == "by_chunk")
+
     @property
     def prompt(self) -> Recipe:
         """The part that shortens texts before they are read."""
@@ -214,6 +224,8 @@ def _build(name: str, knobs: dict[str, Any]) -> Method:
         default = known[knob].default
         if isinstance(default, Method) and isinstance(value, str):
             knobs[knob] = _build(value, {})
+        elif value is None and isinstance(default, str):
+            knobs[knob] = "none"  # a word of the method's own, as in keydiff(rope=none)
         elif isinstance(default, bool) != isinstance(value, bool) and isinstance(default, bool):
             raise BadInput(f"{knob} of {name} is true or false, not {value!r}.")
         elif isinstance(default, int | float) and not isinstance(default, bool) and knob != "budget":

@@ -41,7 +41,7 @@ FORMAT = "longspan-session"
 VERSION = 1
 #: What of a session and of each layer is stored as it is.
 SESSION_FIELDS = (
-    "length", "horizon", "turn_open", "logits", "_last_logits", "_floor", "_marks", "_hidden", "_logprobs", "_run",
+    "length", "text_start", "texts_read", "horizon", "turn_open", "logits", "_last_logits", "_floor", "_marks", "_hidden", "_logprobs", "_run",
 )  # fmt: skip
 LAYER_FIELDS = ("window_queries", "query_moments", "indexed", "horizon")
 DIGEST = hashlib.sha256().digest_size

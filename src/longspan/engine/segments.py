@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,46 @@ class Block:
     v: Tensor
     positions: Tensor
     bias: Tensor | None = None
+
+
+def whole_heads(blocks: list[Block]) -> list[Block]:
+    """The same entries with all of a head's in one block, for what compares the entries of a head with each other."""
+    if len({(block.heads.start, block.heads.stop) for block in blocks}) > 1:
+        blocks = [one for block in blocks for one in _by_head(block)]
+    together: dict[int, list[Block]] = {}
+    for block in blocks:
+        together.setdefault(block.heads.start, []).append(block)
+    return [_concatenated(parts) for _, parts in sorted(together.items())]
+
+
+def _by_head(block: Block) -> Iterator[Block]:
+    for at, head in enumerate(range(block.heads.start, block.heads.stop)):
+        one = slice(at, at + 1)
+        positions = block.positions if block.positions.shape[0] == 1 else block.positions[one]
+        bias = None if block.bias is None else block.bias[one if block.bias.shape[0] > 1 else slice(1)]
+        yield Block(slice(head, head + 1), block.k[one], block.v[one], positions, bias)
+
+
+def _concatenated(parts: list[Block]) -> Block:
+    """Blocks of the same heads as one; a bias that only some have is 0 in the others."""
+    if len(parts) == 1:
+        return parts[0]
+    heads = parts[0].k.shape[0]
+    rows = max(part.positions.shape[0] for part in parts)
+    positions = torch.cat([part.positions.expand(rows, -1) for part in parts], 1)
+    bias = None
+    if any(part.bias is not None for part in parts):
+        bias = torch.cat(
+            [
+                part.k.new_zeros(heads, part.k.shape[1], dtype=torch.float32)
+                if part.bias is None
+                else part.bias.expand(heads, -1).float()
+                for part in parts
+            ],
+            1,
+        )
+    k, v = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("k", "v"))
+    return Block(parts[0].heads, k, v, positions, bias)
 
 
 class Segment:
@@ -64,6 +104,7 @@ class UniformSegment(Segment):
     k: Tensor
     v: Tensor
     side: dict[str, Tensor] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # see `LayerView.once`
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from longspan.engine.prompt import shorten
 from longspan.engine.recipe import Recipe, parse
 from longspan.engine.state import SessionState
 from longspan.engine.stats import Meter, Stats
+from longspan.engine.terms import check_model, check_reading
 from longspan.errors import BadInput
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Session(SessionState):
 
     def feed(self, ids: Tensor, *, progress: Progress | None = None, reading: bool = True) -> Session:
         """Append tokens in chunks, last-position logits only; without what follows the end of a text."""
+        if reading:
+            check_reading(self, len(ids))
         self.model.admit(self, len(ids))
         with self.meter.phase("prefill"):
             self.expected = len(ids)
@@ -122,6 +125,7 @@ class Session(SessionState):
             if self.selector is not None:
                 for layer in self.growing_layers():
                     self._index(layer)
+        self.text_start, self.texts_read = self.length, self.texts_read + 1
         self._mark()
 
     def _mark(self) -> None:
@@ -204,6 +208,7 @@ class Session(SessionState):
         return twin
 
     def _adopt(self, recipe: Recipe, parent: Session) -> None:
+        check_model(recipe, self.model)
         if not parent.needs.covers(recipe.needs):
             raise BadInput(
                 f"The recipe {recipe} needs statistics that were not collected while reading; "
@@ -213,8 +218,6 @@ class Session(SessionState):
             raise BadInput(
                 f"The recipe {recipe} shortens texts before they are read, and one has been read; read it again under this recipe."
             )
-        for method in recipe.methods:
-            method.check(self.model)
         map = position_map(recipe, self.model.geometry.layers)
         stored = parent.map is not None and parent.map.on_read
         if (map is not None and map.on_read) != stored or (
@@ -264,6 +267,7 @@ class Session(SessionState):
                     run.window_queries[:, :-count] if count < run.window_queries.shape[1] else None
                 )
         self.length, self.ids = target, self.ids[:target]
+        self.text_start = min(self.text_start, target)
         if self.needs.token_logprobs:
             self._logprobs = [self.token_logprobs()[:target]]
         self._hidden = {layer: states[:-count] for layer, states in self._hidden.items()}
@@ -318,6 +322,7 @@ class Session(SessionState):
             prefill_density=pairs / dense if dense else 1.0,
             decode_density=read / held if held else 1.0,
             dense_fallback=dense_calls / sparse_calls if sparse_calls else 0.0,
+            by_chunk=self.recipe.by_chunk,
             shortened=self.shortened,
             seconds=dict(self.meter.seconds),
         )

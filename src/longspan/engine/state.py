@@ -19,6 +19,7 @@ from longspan.engine.needs import Needs
 from longspan.engine.positions import position_map
 from longspan.engine.recipe import Recipe, parse
 from longspan.engine.stats import Meter
+from longspan.engine.terms import check_model
 from longspan.engine.view import LayerView
 from longspan.errors import BadInput
 
@@ -44,11 +45,12 @@ class SessionState:
         self.model = model
         self.recipe = parse(recipe)
         self.chunk, self.beyond_window = chunk, beyond_window
-        for method in self.recipe.methods:
-            method.check(model)
+        check_model(self.recipe, model)
         self.needs = self.recipe.needs | (collect or Needs())
         self.map = position_map(self.recipe, model.geometry.layers)
         self.length = 0
+        self.text_start = 0  # where the text under way began
+        self.texts_read = 0  # texts that were read to their end
         self.ids: list[int] = []
         self.arriving = torch.zeros(0, dtype=torch.long)  # tokens of the forward under way, not in `ids` yet
         self.logits: Tensor | None = None
@@ -208,6 +210,8 @@ class SessionState:
     def appended(self, ids: Tensor, reading: bool) -> None:
         count = len(ids)
         self.length += count
+        if not reading:
+            self.text_start = self.length
         self.ids += ids.tolist()
         self.expected = max(0, self.expected - count)
         self.meter.peak_entries = max(self.meter.peak_entries, self.entries())

@@ -21,6 +21,7 @@ class Stats:
     prefill_density, decode_density: share of the causal pairs, and of the held entries, that attention really read. seconds: by phase.
     dense_fallback: of the attention calls that a sparse method was to answer, the share answered densely, below the crossover length of
     `longspan calibrate kernels`.
+    by_chunk: methods that took every chunk of a text for itself, so that the session's chunk size is part of what they did.
     shortened: what prompt methods made of each text read, with its manifest of kept source spans; empty without such methods.
     """
 
@@ -35,6 +36,7 @@ class Stats:
     decode_density: float
     seconds: dict[str, float]
     dense_fallback: float = 0.0
+    by_chunk: tuple[str, ...] = ()
     shortened: tuple[Compressed, ...] = ()
 
 

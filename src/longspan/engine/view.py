@@ -5,6 +5,7 @@ Letters: Hq query heads, Hk KV heads, G = Hq / Hk, T entries (heads padded to th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from longspan.engine.collect import MASS
 from longspan.engine.layer import LayerRun
 from longspan.engine.moments import QueryMoments
-from longspan.engine.segments import BIAS, POSITION, Block
+from longspan.engine.segments import BIAS, POSITION, Block, UniformSegment
 from longspan.engine.store import Padded
 from longspan.ops.attention import grouped_scores
 
@@ -152,11 +153,26 @@ class LayerView:
         scores = scores.view(self.keys.shape[0], -1, rows, length)
         if self.bias is not None:
             scores = scores + self.bias[:, None, None]
-        hidden = self.positions[:, None, None, :] > positions.view(1, 1, -1, 1)
+        seen_by_all = self.positions <= positions.min()
         if self.valid is not None:
-            hidden = hidden | ~self.valid[:, None, None, :]
-        scores = scores.masked_fill(hidden, float("-inf"))
+            scores = scores.masked_fill(~self.valid[:, None, None, :], float("-inf"))
+            seen_by_all &= self.valid
+        late = slice(int(seen_by_all.sum(1).min()), None)  # a head's entries lie in order of position
+        hidden = self.positions[:, None, None, late] > positions.view(1, 1, -1, 1)
+        scores[..., late].masked_fill_(hidden, float("-inf"))
         return scores.softmax(-1).view(heads, rows, length)
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """`make()`, a small tensor that follows from the entries and the window queries alone, computed once for all forks of one context
+        that still hold it whole. `name` tells such values apart, with every knob they depend on. Do not change the tensor."""
+        store, queries = self.run.store, self.run.window_queries
+        whole = len(store.segments) == 1 and not store.tail.length and self.run.map is None
+        if not whole or not isinstance(store.segments[0], UniformSegment):
+            return make()
+        memo = store.segments[0].memo
+        if name not in memo or memo[name][0] is not queries:
+            memo[name] = queries, make()
+        return memo[name][1]
 
     def logits(self, queries: Tensor, keys: Tensor) -> Tensor:
         """What the layer's softmax is taken of, (Hq, W, T) fp32, for rotated queries (Hq, W, D) and keys (Hk, T, D): scale and soft cap."""

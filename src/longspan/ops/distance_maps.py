@@ -1,7 +1,7 @@
 """Distance maps: attention in which a query at m sees a key at n as if their distance were D'(m, n) and not m - n.
 
 Each method is a few `Pass`es over disjoint sets of (query, key) pairs. In a pass the query turns by ``query(m)`` and the key by
-``key(n)``, so D' = query(m) - key(n), and ordinary attention applies; the passes merge exactly by log-sum-exp. Keys must be stored un-rotated.
+``key(n)``, so D' = query(m) - key(n), and ordinary attention applies; the passes merge exactly by log-sum-exp (`distance_attention`). Keys must be stored un-rotated.
 
 | map | D' with D = m - n | source |
 |---|---|---|
@@ -11,7 +11,8 @@ Each method is a few `Pass`es over disjoint sets of (query, key) pairs. In a pas
 | self_extend | D below w, else m//G - n//G + w - w//G | arXiv 2401.01325 |
 | dual_chunk | exact inside a chunk, rising to c with the previous chunk, c beyond | arXiv 2402.17463 |
 | dimension_groups (DPE) | self_extend with a G for each band of pairs | arXiv 2504.18857 |
-| limited (LM-Infinite) | D below w; first tokens at a fixed distance; others unseen | arXiv 2308.16137 |
+| limited (LM-Infinite) | D below w; first tokens at a fixed distance; others unseen, or the strongest few at another | arXiv 2308.16137 |
+| plain with a decay (xPos) | D, and each pair shrinks by a power of D | arXiv 2212.10554 |
 
 Dual chunk attention: keys restart every c - l tokens (c chunk, l local window). The released code puts the previous chunk's queries at
 min(m mod (c-l) + c-l, c) and older ones at c, with c = 3/4 window and l = window / 16; formulas in secondary sources that restart every c do not keep D' >= 0.
@@ -25,10 +26,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longspan.ops.attention import attend, merge
-from longspan.ops.frequency_maps import Frequencies
-from longspan.ops.rotary import angles, rotate
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -38,6 +35,8 @@ class Pass:
     region: bool of (m, n) broadcast together; causality is added by the caller.
     reach: (first query, last query) -> half-open range of key positions outside which the region is empty.
     turned: bool (Hq, P), the pairs of each head that take this pass's positions, the rest keep their true ones; None for all.
+    keep: read only so many keys of the region, those with a query's largest logits; 0 for all of them.
+    decay: fp32 (P,), at most 0: the part of a logit that pair i gives is multiplied by exp(decay_i D'); None for no decay.
     """
 
     query: Callable[[Tensor], Tensor]
@@ -46,6 +45,8 @@ class Pass:
     reach: Callable[[int, int], tuple[int, int]]
     per_pair: bool = False
     turned: Tensor | None = None
+    keep: int = 0
+    decay: Tensor | None = None
 
 
 Passes = tuple[Pass, ...]
@@ -71,9 +72,15 @@ def _far(window: int, query, key, **kwargs) -> Pass:
     )
 
 
-def plain() -> Passes:
-    """One pass with true distances."""
-    return (Pass(_same, _same, lambda m, n: m >= n, lambda first, last: (0, last + 1)),)
+def plain(decay: Tensor | None = None) -> Passes:
+    """One pass with true distances; with `decay` (P,), pair i also shrinks by exp(decay_i D)."""
+    return (Pass(_same, _same, lambda m, n: m >= n, lambda first, last: (0, last + 1), decay=decay),)
+
+
+def xpos_decay(dim: int, base: int) -> Tensor:
+    """xPos's ln zeta_i / base a token, fp32 (dim / 2,), with zeta_i = (2i + 0.4 d) / (1.4 d): the fastest pairs fade first. base in tokens."""
+    zeta = (torch.arange(0, dim, 2, dtype=torch.float64) + 0.4 * dim) / (1.4 * dim)
+    return (zeta.log() / base).float()
 
 
 def rerope(window: int) -> Passes:
@@ -149,9 +156,12 @@ def dual_chunk(chunk: int, local: int) -> Passes:
     )
 
 
-def limited(window: int, first_tokens: int, limit: int) -> Passes:
-    """LM-Infinite: exact inside `window`, the first tokens seen at distance `limit`, everything between unseen."""
-    return (
+def limited(window: int, first_tokens: int, limit: int, middle: int = 0, insert_at: int = 0) -> Passes:
+    """LM-Infinite: exact inside `window`, the first tokens seen at distance `limit`, everything between unseen.
+
+    middle: each query also reads so many of the tokens between, those with its largest logits at distance `insert_at`, at that distance.
+    """
+    passes = (
         _near(window),
         Pass(
             _constant(limit),
@@ -160,12 +170,22 @@ def limited(window: int, first_tokens: int, limit: int) -> Passes:
             lambda first, last: (0, min(first_tokens, max(0, last - window + 1))),
         ),
     )
+    if not middle:
+        return passes
+    between = Pass(
+        _constant(insert_at),
+        _constant(0),
+        lambda m, n: (n >= first_tokens) & (m - n >= window),
+        lambda first, last: (first_tokens, max(first_tokens, last - window + 1)),
+        keep=middle,
+    )
+    return (*passes, between)
 
 
 def effective_distance(passes: Passes, m: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
     """Return (D', visible) for m and n that broadcast together; D' has a trailing P when a pass is `per_pair`.
 
-    `turned` heads are ignored. Causality is included in `visible`.
+    `turned` heads, `keep` and `decay` are ignored. Causality is included in `visible`.
     """
     m, n = torch.broadcast_tensors(m, n)
     per_pair = any(p.per_pair for p in passes)
@@ -183,123 +203,6 @@ def effective_distance(passes: Passes, m: Tensor, n: Tensor) -> tuple[Tensor, Te
         visible = visible | inside
     assert distance is not None
     return distance, visible
-
-
-def turn(
-    p: Pass,
-    x: Tensor,
-    positions: Tensor,
-    where: Tensor,
-    frequencies: Frequencies,
-    layout: str,
-    start: int = 0,
-) -> Tensor:
-    """Rotate x (H, T, D) from dimension `start` on to ``where = p.query(positions)`` or ``p.key(positions)``.
-
-    With `turned` pairs the result is (H, T, 2D): the part at the pass's positions and the part at the true ones, to be masked on the query side.
-    """
-    inv_freq, factor = frequencies
-    inv_freq = inv_freq.to(where.device)
-    if p.per_pair:
-        angle = where.float() * inv_freq
-        cos, sin = angle.cos() * factor, angle.sin() * factor
-    else:
-        cos, sin = angles(where, inv_freq, factor)
-    still, x = x[..., :start], x[..., start:]
-    moved = rotate(x, cos, sin, layout)
-    if p.turned is None:
-        return torch.cat((still, moved), -1) if start else moved
-    true = rotate(x, *angles(positions, inv_freq, factor), layout)
-    return torch.cat((still, moved, still, true), -1)
-
-
-def _split_by_head(q: Tensor, turned: Tensor, layout: str, start: int) -> Tensor:
-    """Zero the true part of turned pairs and the moved part of the others in q (Hq, S, 2D)."""
-    both = torch.cat((turned, turned), -1) if layout == "half" else turned.repeat_interleave(2, -1)
-    rest = q.shape[-1] // 2 - both.shape[-1] - start
-    still = both.new_ones(both.shape[0], start)  # dimensions without rotation count once
-    both = torch.cat((still, both, both.new_ones(both.shape[0], rest)), -1)
-    return q * torch.cat((both, ~both), -1).unsqueeze(1).to(q)
-
-
-def attend_in_passes(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    m: Tensor,
-    n: Tensor,
-    passes: Passes,
-    frequencies: Frequencies,
-    *,
-    scale: float,
-    layout: str = "half",
-    start: int = 0,
-    softcap: float | None = None,
-    bias: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Attention of un-rotated q (Hq, S, D) over un-rotated k (Hk, T, D) and v (Hk, T, E) under a distance map.
-
-    m: int (S,) ascending positions of the queries. n: int (T,) ascending, or (Hk, T) when heads keep different entries; a key after its
-    query is unseen. start: first rotated dimension. bias: float (Hq, S, T) or (Hk, T) added to the logits. Returns out (Hq, S, E) and lse (Hq, S) fp32.
-    """
-    parts = []
-    first, last = int(m[0]), int(m[-1])
-    for p in passes:
-        begin, stop = 0, k.shape[1]
-        if n.dim() == 1:
-            bounds = torch.tensor(p.reach(first, last), device=n.device)
-            begin, stop = torch.searchsorted(n, bounds.to(n.dtype)).tolist()
-        if begin >= stop:
-            continue
-        n_part = n[..., begin:stop]
-        rows, columns = m.unsqueeze(-1), n_part.unsqueeze(-2)
-        mask = p.region(rows, columns) & (columns <= rows)
-        if not mask.any():
-            continue
-        q_turned = turn(p, q, m, p.query(m), frequencies, layout, start)
-        k_turned = turn(p, k[:, begin:stop], n_part, p.key(n_part), frequencies, layout, start)
-        if p.turned is not None:
-            q_turned = _split_by_head(q_turned, p.turned.to(q.device), layout, start)
-        part_bias = None if bias is None else bias[..., begin:stop]
-        parts.append(
-            attend(
-                q_turned,
-                k_turned,
-                v[:, begin:stop],
-                scale=scale,
-                mask=None if mask.all() else mask,
-                bias=part_bias,
-                softcap=softcap,
-            )
-        )
-    return merge(parts)
-
-
-def distance_attention_reference(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    distance: Tensor,
-    visible: Tensor,
-    frequencies: Frequencies,
-    *,
-    scale: float,
-) -> Tensor:
-    """The definition: build every logit from D' with complex numbers, then one softmax. Slow; for tests.
-
-    distance: float (S, T), (S, T, P) or (Hq, S, T, P). visible: bool (S, T). Layout "half", all dimensions rotated. Returns (Hq, S, E).
-    """
-    pairs = q.shape[-1] // 2
-    group = q.shape[0] // k.shape[0]
-    as_complex = [torch.complex(x[..., :pairs].double(), x[..., pairs:].double()) for x in (q, k)]
-    a, b = as_complex[0], as_complex[1].repeat_interleave(group, 0)
-    if distance.dim() == 2:
-        distance = distance.unsqueeze(-1)
-    phase = distance.double() * frequencies.inv_freq.double()
-    product = a.unsqueeze(2) * b.conj().unsqueeze(1)
-    scores = (product * torch.polar(torch.ones_like(phase), phase)).real.sum(-1)
-    scores = (scores * scale * frequencies.attention_factor**2).masked_fill(~visible, float("-inf"))
-    return (scores.softmax(-1) @ v.double().repeat_interleave(group, 0)).to(q.dtype)
 
 
 def group_sizes(scales: Sequence[int], pairs: int) -> Tensor:

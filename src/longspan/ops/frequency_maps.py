@@ -187,14 +187,12 @@ def power(rope: Rope, exponent: float) -> Frequencies:
     return Frequencies(rope.frequencies * (1 - pairs / (rope.dim // 2)) ** exponent)
 
 
-def truncated(rope: Rope, tokens: int) -> Frequencies:
-    """Giraffe's truncated basis: keep f >= 2 pi / N, set the next factor of 8 to 2 pi / (16 N), stop the rest."""
-    f = rope.frequencies
+def truncated(rope: Rope, tokens: int, scaled: Tensor | None = None) -> Frequencies:
+    """Giraffe's truncated basis: keep f >= 2 pi / N, set the next factor of 8 to 2 pi / (16 N), stop the rest. scaled: frequencies to cut in place of plain ones."""
+    f = rope.frequencies if scaled is None else scaled
     cut = 2 * math.pi / tokens
-    inv_freq = torch.where(
-        f >= cut, f, torch.where(f >= cut / 8, torch.full_like(f, cut / 16), torch.zeros_like(f))
-    )
-    return Frequencies(inv_freq)
+    slowed = torch.where(f >= cut / 8, torch.full_like(f, cut / 16), torch.zeros_like(f))
+    return Frequencies(torch.where(f >= cut, f, slowed))
 
 
 def critical_dimension(rope: Rope) -> int:

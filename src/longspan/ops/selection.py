@@ -85,6 +85,12 @@ class Selection:
             found = found - missing * ((self.indices == self.entries // self.page_size) & self.valid()).sum(1)
         return found
 
+    def mean_entries(self) -> float:
+        """Entries that a head reads, on average over the heads."""
+        if self.counts is None and self.entries % self.page_size == 0:  # no look into the tensors
+            return float(self.indices.shape[1] * self.page_size)
+        return float(self.entry_counts().float().mean())
+
     def bytes_read(self, dim: int, itemsize: int, value_dim: int | None = None) -> int:
         """Bytes of K and V that a step reads, over all heads of the selection."""
         return int(self.entry_counts().sum()) * (dim + (dim if value_dim is None else value_dim)) * itemsize

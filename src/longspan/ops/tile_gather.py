@@ -142,7 +142,7 @@ def _plan_one_by_one(mask: TileMask) -> Iterator[Units]:
     starts, stops = (edge.tolist() for edge in mask.query_edges())
     for head in range(mask.heads):
         for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-            seen = min(stop, mask.keys)
+            seen = max(0, min(stop, mask.keys))  # queries before the first key see nothing
             kept = mask.tiles[head, index].repeat_interleave(mask.key_tile)[:seen]
             if mask.columns is not None:
                 kept = kept | mask.columns[head, :seen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def render(rows: Sequence[Mapping[str, Any]], *, wide: bool = True) -> Group:
         parts.append(Text("Left out as greyed: " + "; ".join(greyed), style="dim"))
     failed = sum(cell.errors for cell in cells)
     if failed:
-        parts.append(Text(f"{failed} results failed; the reasons are in the report", style="red"))
+        reasons = Counter(row["error"] for row in rows if row.get("error"))
+        first, more = reasons.most_common(1)[0][0], len(reasons) - 1
+        others = f"; {more} other reason{'s' * (more > 1)} in the report" if more else ""
+        parts.append(Text(f"{failed} result{'s' * (failed > 1)} failed: {first}{others}", style="red"))
     return Group(*parts)
 
 

@@ -50,19 +50,28 @@ def _speed(full_s: float | None, own: Interval | None, bound: float | None) -> s
     return f'<td class="num">{full_s / own.mean:.2f}×{limit}</td>'
 
 
+def _quality_head(scored: bool) -> list[str]:
+    head = ["Recipe", "Budget", *(["Score", "Score vs full"] if scored else [])]
+    return [*head, "Gold log-lik. / token", "Log-lik. vs full"]
+
+
+def _quality(one: Cell | Pooled, scored: bool) -> list[str]:
+    return [
+        name(one.recipe, one.role),
+        plain(f.percent(one.budget)),
+        *([_bar(one.score), value(one.score_change, signed=True)] if scored else []),
+        value(one.logprob),
+        value(one.logprob_change, signed=True),
+    ]
+
+
 def pooled_table(pooled: Sequence[Pooled], weight_bytes: float | None) -> str:
     """One row a recipe, every group weighing the same. The bound column is there when the weights' size is known."""
     full = next((one for one in pooled if one.role == "ceiling"), None)
     full_s = full.time_per_token_s.mean if full and full.time_per_token_s else None
     scored = any(one.score for one in pooled)
     head = [
-        "Recipe",
-        "Budget",
-        *(["Score", "Score vs full"] if scored else []),
-        "Gold log-lik. / token",
-        "Log-lik. vs full",
-    ]
-    head += [
+        *_quality_head(scored),
         "Cache",
         "of dense",
         "Evidence kept",
@@ -76,11 +85,7 @@ def pooled_table(pooled: Sequence[Pooled], weight_bytes: float | None) -> str:
         if weight_bytes and full and full.cache_bytes and one.cache_bytes:
             bound = f.speed_up_bound(weight_bytes, full.cache_bytes, one.cache_bytes)
         cells = [
-            name(one.recipe, one.role),
-            plain(f.percent(one.budget)),
-            *([_bar(one.score), value(one.score_change, signed=True)] if scored else []),
-            value(one.logprob),
-            value(one.logprob_change, signed=True),
+            *_quality(one, scored),
             plain(f.size(one.cache_bytes)),
             plain(f.percent(one.cache_share)),
             plain(f.percent(one.retention)),
@@ -113,13 +118,7 @@ def group_tables(cells: Sequence[Cell]) -> str:
         scored = any(cell.score for cell in members)
         margins = any(cell.margin for cell in members)
         head = [
-            "Recipe",
-            "Budget",
-            *(["Score", "Score vs full"] if scored else []),
-            "Gold log-lik. / token",
-            "Log-lik. vs full",
-        ]
-        head += [
+            *_quality_head(scored),
             *(["Margin"] if margins else []),
             "Cache",
             "Evidence kept",
@@ -140,11 +139,7 @@ def _cell_row(cell: Cell, scored: bool, margins: bool) -> str:
     ended = ", ".join(f"{reason} {count}" for reason, count in sorted(cell.finish.items())) or "–"
     failed = f' <small class="bad">{cell.errors} failed</small>' if cell.errors else ""
     columns = [
-        name(cell.recipe, cell.role),
-        plain(f.percent(cell.budget)),
-        *([_bar(cell.score), value(cell.score_change, signed=True)] if scored else []),
-        value(cell.logprob),
-        value(cell.logprob_change, signed=True),
+        *_quality(cell, scored),
         *([value(cell.margin, 1)] if margins else []),
         plain(f.size(cell.cache_bytes)),
         plain(f.percent(cell.retention)),

@@ -25,7 +25,7 @@ from longspan.ops.frequency_maps import Rope
 from longspan.ops.neural_frequencies import solve
 from longspan.ops.rotary import angles
 from longspan.ops.sampled_positions import continuous_positions
-from longspan.train.tiny import Plan, Progress, draw_batch, losses, rate_at
+from longspan.train.tiny import Plan, Progress, descend, draw_batch, losses
 from longspan.train.tiny_model import export, load_tiny
 from longspan.train.tiny_tasks import documentation
 
@@ -79,12 +79,7 @@ def train_clex(
             length, rope.window, largest, torch.Generator().manual_seed(plan.seed * 1_000_003 + step)
         )
         answer_loss, prose_loss, _ = losses(model, ids, kinds, positions.expand(len(ids), -1))
-        (answer_loss + plan.prose_weight * prose_loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = rate_at(plan, step)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        descend(model, optimizer, plan, step, answer_loss + plan.prose_weight * prose_loss)
         facts = {"answer_nll": float(answer_loss.detach()), "prose_nll": float(prose_loss.detach())}
     network = {"up": rotary.up.detach(), "down": rotary.down.detach()}
     model.model.rotary_emb = plain

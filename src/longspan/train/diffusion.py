@@ -6,19 +6,15 @@ instruction tuning: only answers are masked. transformers' own Llama is used, wi
 mark, which no sample contains, is the mask token.
 """
 
-import json
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from longspan.train.tiny import LOG, Plan, Progress, draw_batch, rate_at
-from longspan.train.tiny_checkpoint import resume, save_state
-from longspan.train.tiny_model import Shape, build, check_shape, export
+from longspan.train.tiny import Plan, Progress, advance, descend, draw_batch, run
+from longspan.train.tiny_model import Shape, build, check_shape
 from longspan.train.tiny_tasks import ANSWER, tokenizer
 
 LEAST_RATIO = 1e-2
@@ -72,29 +68,12 @@ def train_diffusion(
     Stages, batches and rate are the plan's; a stage lasts its share of the steps (there is no accuracy to pass it by).
     """
     check_shape(shape)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model = build(shape, plan.seed)
-    wide = [p for p in model.parameters() if p.dim() > 1]
-    flat = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": wide, "weight_decay": plan.weight_decay}, {"params": flat, "weight_decay": 0.0}],
-        lr=plan.rate,
-        betas=(0.9, 0.98),
-    )
-    stored = resume(model, optimizer, shape, plan, folder)
-    progress = Progress(**stored) if stored else Progress()
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    while progress.step < plan.steps and (deadline is None or time.monotonic() < deadline):
-        facts = _step(model, optimizer, plan, progress, answer_weight)
-        if progress.step % 20 == 0 or progress.step == plan.steps:
-            with open(folder / LOG, "a", encoding="utf-8") as log:
-                log.write(json.dumps({**asdict(progress), **facts}) + "\n")
-            if on_step is not None:
-                on_step(progress, facts)
-    save_state(model, optimizer, shape, plan, progress, folder)
-    export(model, folder)
-    return progress
+    model = build(shape, plan.seed, masked=True)
+
+    def step(optimizer: torch.optim.Optimizer, progress: Progress) -> dict:
+        return _step(model, optimizer, plan, progress, answer_weight)
+
+    return run(model, shape, plan, Path(folder), step, minutes=minutes, on_step=on_step)
 
 
 def _step(model, optimizer, plan: Plan, progress: Progress, answer_weight: float) -> dict:
@@ -103,19 +82,10 @@ def _step(model, optimizer, plan: Plan, progress: Progress, answer_weight: float
     masked, ratio = draw_mask(kinds, generator)
     logits = see_both_sides(model, ids.masked_fill(masked, mask_id()))
     loss = diffusion_loss(logits, ids, kinds, masked, ratio, answer_weight)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = rate_at(plan, progress.step)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    descend(model, optimizer, plan, progress.step, loss)
     answers = masked & (kinds == ANSWER)
     right = logits.detach()[answers].argmax(-1) == ids[answers]
-    progress.step += 1
-    progress.tokens += ids.numel()
-    last = progress.stage == len(plan.stages) - 1
-    if not last and progress.step - progress.stage_began >= plan.stage_share * plan.steps:
-        progress.stage, progress.stage_began = progress.stage + 1, progress.step
+    advance(plan, progress, ids.numel())
     return {
         "length": ids.shape[1],
         "loss": float(loss.detach()),

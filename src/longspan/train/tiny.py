@@ -175,11 +175,34 @@ def train(
     Every 20 steps a line goes to training.jsonl and to `on_step`. Raises BadInput when the plan and the stored run disagree.
     """
     _check(shape, plan)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     model = build(shape, plan.seed)
     if start_from is not None:
         load_weights_into(model, start_from)
+
+    def step(optimizer: torch.optim.Optimizer, progress: Progress) -> dict:
+        return _step(model, optimizer, plan, progress)
+
+    return run(
+        model, shape, plan, Path(folder), step, minutes=minutes, save_every=save_every, on_step=on_step
+    )
+
+
+def run(
+    model: LlamaForCausalLM,
+    shape: Shape,
+    plan: Plan,
+    folder: Path,
+    take_step: Callable[[torch.optim.Optimizer, Progress], dict],
+    *,
+    minutes: float | None = None,
+    save_every: int = 200,
+    on_step: Callable[[Progress, dict], None] | None = None,
+) -> Progress:
+    """Take steps from where the run in `folder` stands to its end or the limit in minutes; log, save and export.
+
+    take_step(optimizer, progress): one step of the objective, with `descend` and `advance`; returns what to log of it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -192,7 +215,7 @@ def train(
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     while progress.step < plan.steps and (deadline is None or time.monotonic() < deadline):
         began = time.monotonic()
-        facts = _step(model, optimizer, plan, progress)
+        facts = take_step(optimizer, progress)
         progress.seconds += time.monotonic() - began
         if progress.step % 20 == 0 or progress.step == plan.steps:
             with open(folder / LOG, "a", encoding="utf-8") as log:
@@ -210,12 +233,7 @@ def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, plan: Plan,
     tasks, ids, kinds = draw_batch(plan, progress)
     positions = draw_positions(plan, progress.step, *ids.shape)
     answer_loss, prose_loss, right = losses(model, ids, kinds, positions)
-    (answer_loss + plan.prose_weight * prose_loss).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-    for group in optimizer.param_groups:
-        group["lr"] = rate_at(plan, progress.step)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    descend(model, optimizer, plan, progress.step, answer_loss + plan.prose_weight * prose_loss)
     per_row = right.split((kinds[:, 1:] == ANSWER).sum(1).tolist())
     for task in GRADED:
         seen = [row for name, row in zip(tasks, per_row) if name == task]
@@ -223,9 +241,7 @@ def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, plan: Plan,
             now = float(torch.cat(seen).float().mean())
             before = progress.accuracy.get(task, 0.0)
             progress.accuracy[task] = before + 0.1 * (now - before)
-    progress.step += 1
-    progress.tokens += ids.numel()
-    _advance_stage(plan, progress)
+    advance(plan, progress, ids.numel())
     return {
         "length": ids.shape[1],
         "answer_nll": float(answer_loss.detach()),
@@ -233,7 +249,22 @@ def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, plan: Plan,
     }
 
 
-def _advance_stage(plan: Plan, progress: Progress) -> None:
+def descend(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, step: int, loss: Tensor
+) -> None:
+    """One update of `model` against `loss`, at the rate of this step."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(plan, step)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def advance(plan: Plan, progress: Progress, tokens: int) -> None:
+    """Count a step of `tokens` tokens; a stage ends once every graded task passes, or after its share of the steps."""
+    progress.step += 1
+    progress.tokens += tokens
     trained = [task for task in plan.mixture if task in GRADED]
     passed = trained and min(progress.accuracy.get(task, 0.0) for task in trained) >= plan.pass_mark
     spent = progress.step - progress.stage_began >= plan.stage_share * plan.steps

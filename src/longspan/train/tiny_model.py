@@ -43,8 +43,8 @@ def check_shape(shape: Shape) -> None:
         )
 
 
-def build(shape: Shape, seed: int = 0) -> LlamaForCausalLM:
-    """A freshly initialised model, fp32."""
+def build(shape: Shape, seed: int = 0, masked: bool = False) -> LlamaForCausalLM:
+    """A freshly initialised model, fp32. masked: it will fill masks and not foretell, so its heads start on the way to that kind of recall."""
     check_shape(shape)
     vocabulary = tokenizer()
     config = LlamaConfig(
@@ -73,20 +73,29 @@ def build(shape: Shape, seed: int = 0) -> LlamaForCausalLM:
             for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
                 projection.weight *= (2 * shape.layers) ** -0.5
     if shape.start_heads:
-        _start_heads(model)
+        _start_heads(model, masked)
     if shape.start_counting:
         _start_counting(model)
     return model.train()
 
 
 @torch.no_grad()
-def _start_heads(model: LlamaForCausalLM, match: float = 2.0, recency: float = 3.0) -> None:
+def _start_heads(
+    model: LlamaForCausalLM,
+    masked: bool = False,
+    match: float = 2.0,
+    recency: float = 3.0,
+    unread: float = 16.0,
+) -> None:
     """Start one head of each group on the way to recall: in the first layer it looks one token back, above it looks for the token that followed its own.
 
     In the spirit of mimetic initialisation (Trockman and Kolter, 2023, arXiv 2305.09828). First layer: query and key biases whose rotations agree at distance 1 (a soft
     previous-token head), values projected by P and written by R^T. Layers above: queries projected by P, keys by R, on the slower half of the pairs,
     so that a token matches what the first layer noted about a predecessor. From random weights a model of this size needs some 10^5 sequences before
     its first recall. Everything stays trainable.
+
+    masked: the answer's place holds a mask, which says nothing of what is asked; there queries are projected by R as keys are, so that a place looks for tokens
+    with the predecessor it has itself. It has that itself, and so has every mask something in common with it, so masks start out as keys that nobody reads.
     """
     config = model.config
     dim = config.hidden_size // config.num_attention_heads
@@ -108,12 +117,18 @@ def _start_heads(model: LlamaForCausalLM, match: float = 2.0, recency: float = 3
         for layer in model.model.layers[1:]:
             attention = layer.self_attn
             for projection, pattern, rows in (
-                (attention.q_proj, noted, asks),
+                (attention.q_proj, written if masked else noted, asks),
                 (attention.k_proj, written, reads),
             ):
                 projection.weight[rows] *= 0.1
                 projection.weight[rows.start + slow] += match * pattern[slow]
             attention.o_proj.weight[:, asks] = attention.v_proj.weight[reads].T
+            if masked:
+                mask = model.model.embed_tokens.weight[config.eos_token_id]
+                anchor = half - 1  # of the slowest pair
+                attention.q_proj.weight[asks.start + anchor] = 0.0
+                attention.q_proj.bias[asks.start + anchor] = unread
+                attention.k_proj.weight[reads.start + anchor] = -unread * mask / mask.square().sum()
 
 
 @torch.no_grad()

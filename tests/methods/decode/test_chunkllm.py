@@ -1,6 +1,7 @@
 """ChunkLLM: where chunks end, what the adapters learn, and when a choice is made anew."""
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,9 @@ from longspan.engine.model import Model
 from longspan.errors import BadInput
 from longspan.methods.decode import chunkllm as module
 from longspan.methods.decode.chunkllm_train import (
+    AGES,
     Seen,
+    age_terms,
     agreement,
     boundary_logits,
     chunk_keys,
@@ -100,6 +103,30 @@ def test_training_learns_what_the_teacher_looks_at_and_where_chunks_end():
     detector, losses = train_detector(texts, steps=60)
     assert losses[-1] < losses[0]
     assert agreement(boundary_logits(detector, unseen.features) > 0, unseen.ends) > 0.8
+
+
+def test_an_age_term_learns_what_unrotated_keys_cannot_say():
+    texts = [fake(seed=s)[0] for s in range(4)]
+    number = torch.arange(20)
+    for i, seen in enumerate(texts):  # a teacher for whom only distance counts
+        away = (torch.arange(120).unsqueeze(1) - (6 * number + 5)).clamp(min=1)
+        hidden = (number >= seen.labels.unsqueeze(1)) | (number == 0)
+        recent = (-1.5 * away.float().log2()).masked_fill(hidden, float("-inf")).softmax(-1).nan_to_num()
+        texts[i] = replace(seen, teacher=recent.expand(2, -1, -1))
+    plain, without = train_adapters(texts, 8, "last", steps=150, aged=False)
+    maps, history = train_adapters(texts, 8, "last", steps=150)
+    assert set(plain) == {"q", "k"} and maps["age"].shape == (2, AGES)
+    assert sum(history[-10:]) < 0.3 * sum(without[-10:])
+    seen_ages = maps["age"][:, :6]
+    assert bool((seen_ages.diff(dim=1) < 0).all())  # every doubling of the age costs
+    assert bool((maps["age"][:, 6:] == maps["age"][:, 6:7]).all())  # texts of 120 tokens
+
+
+def test_age_classes_are_doublings():
+    age = torch.arange(float(AGES))
+    ends = torch.tensor([3, 1021, 1023, 1022])
+    assert age_terms(age, torch.tensor([1024]), ends).tolist() == [[9.0, 1.0, 0.0, 1.0]]
+    assert float(age_terms(age[:4], torch.tensor([1024]), ends)[0, 0]) == 3.0  # the last class has no end
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +228,31 @@ def test_a_rollback_forgets_the_chunks_of_the_tokens_it_takes_back(trained):
         forward(lm, [Work(straight, torch.tensor([token]))])
     (method,) = fork.recipe.methods
     assert torch.equal(fork.run_state(method)["ends"], straight.run_state(method)["ends"])
+
+
+def test_the_age_moves_the_choice_and_adapters_without_one_still_serve(trained, monkeypatch):
+    lm, _ = trained
+    ids = torch.tensor(lm.encode("It is. " * 30))
+    knobs = "budget=0.4, chunks=fixed, longest=7, refresh=4"
+    loaded = calibration.load
+
+    def with_age(make):
+        def load(*args):
+            found = loaded(*args)
+            return replace(found, tensors=make(dict(found.tensors)))
+
+        monkeypatch.setattr(calibration, "load", load)
+
+    def worth(recipe):
+        return steps(lm.session(recipe).read(ids), torch.tensor(lm.encode("a")))[0]
+
+    with_age(lambda held: {name: value for name, value in held.items() if name != "age"})
+    plain = worth(f"chunkllm({knobs})")
+    with_age(lambda held: {**held, "age": -torch.arange(float(AGES)).expand(3, -1)})
+    aged = worth(f"chunkllm({knobs})")
+    assert torch.equal(worth(f"chunkllm({knobs}, age=false)"), plain)
+    away = (len(ids) - (7 * torch.arange(len(plain)) + 6)).clamp(min=1)
+    torch.testing.assert_close(aged, plain - away.float().log2().floor())
 
 
 def test_wrong_knobs_and_evicted_caches_are_named():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.methods.artefacts import dpe as dpe_artefact
 from tests.tiny_models import tiny
 
 from longspan.engine import calibration
@@ -31,13 +32,27 @@ RECIPES = {
     "abf": ("abf", "abf(multiplier=1)"),
     "longllada": ("longllada(factor=4)", "longllada(factor=1)"),
     "giraffe": ("giraffe(factor=2, power=0.5, truncate=128)", "giraffe"),
+    "giraffe, xpos": ("giraffe(factor=2, xpos=64)", "giraffe(xpos=0)"),
+    "giraffe, all": ("giraffe(factor=2, power=0.5, truncate=128, xpos=64)", "giraffe(xpos=0)"),
     "dprope": ("dprope(factor=4)", "dprope(factor=1)"),
     "mrope_plus": ("mrope_plus(factor=4, rho=0.5, scale=2)", "mrope_plus(factor=1)"),
     "self_extend": ("self_extend(neighbours=16, group=8)", "self_extend(group=1)"),
     "rerope": ("rerope(neighbours=32, leak=0.125)", "rerope(neighbours=1000)"),
     "dca": ("dca(sharpen=2)", "dca(chunk=1000, local=16)"),
     "dpe": ("dpe(neighbours=16, scales=(2, 8, 4, 1))", "dpe(scales=(1, 1))"),
+    "dpe, key pairs": (
+        "dpe(neighbours=16, scales=(2, 8, 4, 1), key_pairs=5)",
+        "dpe(scales=(1, 1), key_pairs=5)",
+    ),
     "lm_infinite": ("lm_infinite(window=48, first=4)", "lm_infinite(window=1000)"),
+    "lm_infinite, middle": (
+        "lm_infinite(window=48, first=4, middle=5)",
+        "lm_infinite(window=1000, middle=5)",
+    ),
+    "lm_infinite, middle of a layer": (
+        "lm_infinite(window=48, first=4, middle=5, insert_at=20, from_layer=1)",
+        "lm_infinite(window=1000, middle=5, from_layer=1)",
+    ),
     "clex": ("clex(trained=false)", "clex(trained=false, window=4096)"),
     "e2_llm": ("e2_llm(factor=3)", "e2_llm(factor=1)"),
     "flexrope": ("flexrope(slope=0.05)", "flexrope(slope=0)"),
@@ -47,6 +62,14 @@ RECIPES = {
 @pytest.fixture(scope="module")
 def model():
     return Model(tiny("llama", max_position_embeddings=WINDOW), None, trained_window=WINDOW)
+
+
+@pytest.fixture(autouse=True)
+def artefacts(model, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.getbasetemp() / "artefacts"
+    if not (folder / "dpe").is_dir():
+        dpe_artefact(model, folder)
+    monkeypatch.setattr(calibration, "user_folder", lambda: folder)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +89,7 @@ def _logits(model, recipe, ids, chunk=512):
 
 def test_every_position_method_is_tested():
     known = {name for name, cls in methods().items() if cls.stage == "positions"}
-    assert known == set(RECIPES)
+    assert known == {label.split(",")[0] for label in RECIPES}
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

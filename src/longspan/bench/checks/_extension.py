@@ -78,6 +78,13 @@ def fixed(recipe: str, lengths: Sequence[int] = LENGTHS) -> dict[int, str]:
 
 
 # -- exact properties ---------------------------------------------------------------------------------------------
+def must_be_a_map(bench: Bench, outcome: Outcome, recipe: str, neutral: str, sentence: str) -> None:
+    """What every map of frequencies has to be: nothing at its neutral setting, a function of the distance alone, the same in one read and token by token."""
+    must_be_neutral(bench, outcome, neutral, sentence)
+    must_depend_on_distance(bench, outcome, recipe)
+    must_decode_as_read(bench, outcome, recipe)
+
+
 def must_be_neutral(bench: Bench, outcome: Outcome, recipe: str, sentence: str) -> None:
     """The recipe's frequencies are SmolLM2's own, to the bit."""
     (method,) = parse(recipe).methods
@@ -97,10 +104,12 @@ def must_decode_as_read(
     """Reading in one go and token by token give the same logits: 1e-4 on the tiny model, which the text takes past its window; SmolLM2's as a figure."""
     tiny = bench.model(str(tiny_trained.base()))
     gap = incremental_gap(tiny, recipe, torch.arange(tokens) % 200 + 5, steps)
-    outcome.figures["one-shot against token by token, largest logit difference, tiny model"] = f"{gap:.1e}"
+    outcome.figures[f"{recipe}: one-shot against token by token, largest logit difference, tiny model"] = (
+        f"{gap:.1e}"
+    )
     outcome.must(f"{recipe}: decoding equals one-shot reading (1e-4)", gap < 1e-4)
     real = incremental_gap(bench.model(), recipe, bench.passage(160), 8)
-    outcome.figures["one-shot against token by token, largest logit difference, smollm2-135m"] = f"{real:.1e}"
+    outcome.figures[f"{recipe}: the same, smollm2-135m"] = f"{real:.1e}"
 
 
 def incremental_gap(model: Model, recipe: str, ids: torch.Tensor, steps: int) -> float:

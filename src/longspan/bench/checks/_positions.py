@@ -34,5 +34,7 @@ def gap_to_transformers(
     expected = (
         peer.eval()(input_ids=ids.unsqueeze(0), use_cache=False, logits_to_keep=1).logits[0, -1].float()
     )
-    session = lm.session(recipe).read(ids)
+    session = lm.session(recipe, beyond_window=True).read(
+        ids
+    )  # a shorter window than the model's own is meant
     return float((session.next_logits().log_softmax(-1) - expected.log_softmax(-1)).abs().max())

@@ -8,9 +8,7 @@ from longspan.bench.checks._extension import (
     SMOLLM2,
     WINDOW,
     fixed,
-    must_be_neutral,
-    must_decode_as_read,
-    must_depend_on_distance,
+    must_be_a_map,
     zero_shot,
 )
 from longspan.bench.testbed import Bench
@@ -34,10 +32,8 @@ TUNED_AT, STEPS = 1024, 200
 def dprope(bench: Bench) -> Outcome:
     outcome = Outcome()
     _goldens(outcome)
-    must_be_neutral(bench, outcome, "dprope(factor=1)", "factor 1 extrapolates every pair")
-    must_depend_on_distance(bench, outcome, "dprope(factor=4)")
-    must_decode_as_read(bench, outcome, "dprope(factor=4)")
     recipe = "dprope(factor=4)"
+    must_be_a_map(bench, outcome, recipe, "dprope(factor=1)", "factor 1 extrapolates every pair")
     found = zero_shot(
         bench,
         outcome,

@@ -1,4 +1,8 @@
-"""E2-LLM's check: one short tuning with random scales and offsets serves 2, 4 and 8 times the window; a fixed scale serves its own."""
+"""E2-LLM's check: one short tuning with random scales and offsets serves 2, 4 and 8 times the window; a fixed scale serves its own.
+
+Loss is compared among models whose positions are divided, recall among all. A model tuned without scaling fails beyond its window in recall alone: what the tiny model
+foretells of prose, letter by letter, comes from the last few dozen characters, so its loss hardly rises there and no divided model comes below it (a figure).
+"""
 
 import torch
 
@@ -7,9 +11,7 @@ from longspan.bench.checks._extension import (
     LENGTHS,
     WINDOW,
     fixed,
-    must_be_neutral,
-    must_decode_as_read,
-    must_depend_on_distance,
+    must_be_a_map,
     zero_shot,
 )
 from longspan.bench.testbed import Bench
@@ -28,9 +30,7 @@ STEPS, LARGEST, FIXED = 300, 8, 4
 )
 def e2_llm(bench: Bench) -> Outcome:
     outcome = Outcome()
-    must_be_neutral(bench, outcome, "e2_llm(factor=1)", "g = 1")
-    must_depend_on_distance(bench, outcome, "e2_llm(factor=4)")
-    must_decode_as_read(bench, outcome, "e2_llm(factor=3)")
+    must_be_a_map(bench, outcome, "e2_llm(factor=3)", "e2_llm(factor=1)", "g = 1")
     _offsets(outcome)
     scaled = fixed("e2_llm(factor={s})")
     names = {
@@ -55,13 +55,15 @@ def e2_llm(bench: Bench) -> Outcome:
         },
     )
     for length in LENGTHS:
-        mine = found[names["mine"], length].beyond(WINDOW)
-        rivals = ["pi", names["plain"]] + ([names["one"]] if length // WINDOW != FIXED else [])
+        mine, at = found[names["mine"], length], f"{length} tokens, g = {length // WINDOW}"
+        rivals = ["pi"] + ([names["one"]] if length // WINDOW != FIXED else [])
         for rival in rivals:
             outcome.shows(
-                f"{length} tokens, g = {length // WINDOW}: loss beyond the window below that of: {rival}",
-                mine < found[rival, length].beyond(WINDOW),
+                f"{at}: loss beyond the window below that of: {rival}",
+                mine.beyond(WINDOW) < found[rival, length].beyond(WINDOW),
             )
+        for rival in [*rivals, names["plain"]]:
+            outcome.shows(f"{at}: recalls more than: {rival}", mine.accuracy > found[rival, length].accuracy)
     return outcome
 
 

@@ -10,9 +10,8 @@ from longspan.bench.checks._extension import (
     SMOLLM2,
     WINDOW,
     fixed,
-    must_be_neutral,
+    must_be_a_map,
     must_decode_as_read,
-    must_depend_on_distance,
     zero_shot,
 )
 from longspan.bench.scorers import score
@@ -42,9 +41,8 @@ def giraffe(bench: Bench) -> Outcome:
     _bases(outcome)
     _positions(outcome)
     _tasks(outcome, bench.model().tokenizer)
-    must_be_neutral(bench, outcome, "giraffe", "all options off")
-    must_depend_on_distance(bench, outcome, "giraffe(power=0.5, truncate=2048)")
-    must_decode_as_read(bench, outcome, "giraffe(factor=2, power=0.5, truncate=256)")
+    must_be_a_map(bench, outcome, "giraffe(factor=2, power=0.5, truncate=256)", "giraffe", "all options off")
+    must_decode_as_read(bench, outcome, "giraffe(xpos=512)")
     bases = {
         "linear": "pi(factor=4)",
         "power 0.5": "giraffe(power=0.5)",
@@ -58,6 +56,7 @@ def giraffe(bench: Bench) -> Outcome:
         for name, recipe in bases.items()
     }
     zero = {f"{name}, zero-shot": fixed(recipe) for name, recipe in bases.items() if name != "linear"}
+    zero["xpos 512, zero-shot"] = fixed("giraffe(factor={s}, xpos=512)")
     found = zero_shot(bench, outcome, zero, more=tuned)
 
     def after(name: str, length: int = TUNED_AT):

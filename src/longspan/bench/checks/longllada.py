@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from longspan.bench import tiny_trained
-from longspan.bench.checks._extension import must_be_neutral, must_decode_as_read, must_depend_on_distance
+from longspan.bench.checks._extension import must_be_a_map
 from longspan.bench.testbed import Bench
 from longspan.bench.verify import Outcome, check
 from longspan.engine.recipe import parse
@@ -43,9 +43,7 @@ class Kind:
 def longllada(bench: Bench) -> Outcome:
     outcome = Outcome()
     _lambdas(outcome)
-    must_be_neutral(bench, outcome, "longllada(factor=1)", "lambda = 1")
-    must_depend_on_distance(bench, outcome, "longllada(factor=4)")
-    must_decode_as_read(bench, outcome, "longllada(factor=4)")
+    must_be_a_map(bench, outcome, "longllada(factor=4)", "longllada(factor=1)", "lambda = 1")
     kinds = {
         "diffusion": Kind(tiny_trained.diffusion_or_twin(True), True),
         "causal": Kind(tiny_trained.diffusion_or_twin(False), False),

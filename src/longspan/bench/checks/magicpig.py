@@ -119,7 +119,7 @@ def _real(rows: DenseRows, outcome: Outcome, every: int = 3, steps: int = 8) -> 
                 (method,) = session.recipe.methods
                 chosen = method.select(session.view(layer, method), q)
                 totals[recipe] += _error(decode(q, k, v, chosen, scale=scale)[0], exact)
-            count = round(float(chosen.entry_counts().float().mean()))
+            count = round(chosen.mean_entries())
             logits = (q.unflatten(0, (-1, group)).squeeze(2) @ k.transpose(1, 2)).flatten(0, 1)
             totals["oracle"] += _error(decode(q, k, v, top_entries(logits, count), scale=scale)[0], exact)
             pages = top_pages(digest.scores(q, "max"), max(1, round(count / PAGE)), rows.cut, PAGE)

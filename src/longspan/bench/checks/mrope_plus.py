@@ -7,9 +7,7 @@ import torch
 from longspan.bench.checks._extension import (
     WINDOW,
     fixed,
-    must_be_neutral,
-    must_decode_as_read,
-    must_depend_on_distance,
+    must_be_a_map,
     zero_shot,
 )
 from longspan.bench.testbed import Bench
@@ -35,9 +33,7 @@ def giraffe_vlm(bench: Bench) -> Outcome:
     _map(outcome)
     _vision(outcome)
     _frames(outcome)
-    must_be_neutral(bench, outcome, "mrope_plus(factor=1)", "T = L")
-    must_depend_on_distance(bench, outcome, RECIPE)
-    must_decode_as_read(bench, outcome, RECIPE)
+    must_be_a_map(bench, outcome, RECIPE, "mrope_plus(factor=1)", "T = L")
     found = zero_shot(
         bench, outcome, {"mrope_plus": fixed("mrope_plus(factor={s})"), "ntk": fixed("ntk(factor={s})")}
     )

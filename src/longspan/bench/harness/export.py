@@ -27,6 +27,25 @@ from longspan.errors import BadInput
 Row = Mapping[str, Any]
 
 
+ENDPOINT = (
+    "endpoint:"  # the recipe of rows that a chat endpoint answered: its model, and no method of this engine
+)
+
+
+def _model(facts: Mapping[str, Any], recipe: str) -> Any:
+    return recipe.removeprefix(ENDPOINT) if recipe.startswith(ENDPOINT) else facts.get("model")
+
+
+def _press(row: Row) -> str:
+    return "endpoint" if row["recipe"].startswith(ENDPOINT) else row.get("method") or row["recipe"]
+
+
+def _engine(facts: Mapping[str, Any], recipe: str) -> dict[str, Any]:
+    if recipe.startswith(ENDPOINT):
+        return {"model": "local-chat-completions", "model_args": f"model={_model(facts, recipe)}"}
+    return {"model": "longspan", "model_args": f"pretrained={facts.get('model')},recipe={recipe}"}
+
+
 def slug(text: str) -> str:
     """A file name part: everything but letters, digits, dot and minus becomes one underscore."""
     return re.sub(r"[^A-Za-z0-9.\-]+", "_", text).strip("_") or "none"
@@ -80,14 +99,14 @@ def lm_eval_results(facts: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, 
             "n-shot": dict.fromkeys(results, 0),
             "higher_is_better": {name: {"score": True} for name in results},
             "n-samples": samples,
-            "config": {"model": "longspan", "model_args": f"pretrained={facts.get('model')},recipe={recipe}"},
+            "config": _engine(facts, recipe),
             "git_hash": None,
             "date": facts.get("created"),
             "transformers_version": facts.get("transformers"),
             "chat_template_sha": facts.get("template_hash"),
             "model_source": "longspan",
-            "model_name": facts.get("model"),
-            "model_sha": facts.get("model_hash"),
+            "model_name": _model(facts, recipe),
+            "model_sha": None if recipe.startswith(ENDPOINT) else facts.get("model_hash"),
             "task_hashes": {name: _task_hash(by_task[name]) for name in results},
         }
     return documents
@@ -148,12 +167,11 @@ def export_kvpress(
         if row.get("answer_mode") not in (None, "generate"):
             continue
         ratio = round(1 - (1.0 if row.get("budget") is None else row["budget"]), 4)
-        groups[
-            (str(row.get("length")), row.get("method") or row["recipe"], ratio, bool(row.get("aware")))
-        ].append(row)
+        groups[(str(row.get("length")), _press(row), ratio, bool(row.get("aware")))].append(row)
     made = []
     for (length, method, ratio, aware), group in sorted(groups.items()):
-        parts = [dataset, length, slug(str(facts.get("model"))), slug(method), f"{ratio:.2f}"]
+        model = _model(facts, group[0]["recipe"])
+        parts = [dataset, length, slug(str(model)), slug(method), f"{ratio:.2f}"]
         target = Path(folder) / "__".join([*parts, "query_aware"] if aware else parts)
         target.mkdir(parents=True, exist_ok=True)
         scored = _scored(group)
@@ -168,7 +186,7 @@ def export_kvpress(
         config = {
             "dataset": dataset,
             "data_dir": length,
-            "model": facts.get("model"),
+            "model": model,
             "press_name": method,
             "compression_ratio": ratio,
             "fraction": 1.0,

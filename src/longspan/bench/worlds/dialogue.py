@@ -1,6 +1,7 @@
 """A dialogue of sixty turns with ten planted facts, and questions a controller must judge (for SCM)."""
 
 import random
+from collections.abc import Mapping
 
 from longspan.bench.worlds.clock import episode
 
@@ -23,6 +24,14 @@ FACTS = {
     "bus": ("Which bus does {n} take to work?", "To get to work {n} takes bus {v}."),
     "room": ("In which room does {n} work?", "You find {n} in room {v} on weekdays."),
 }
+# Others, to find a threshold on before it is judged on the facts above.
+OTHER_FACTS = {
+    "phone": ("What is {n}'s phone number?", "You can call {n} at 555 {v}."),
+    "cat": ("How old is {n}'s cat?", "{n}'s cat turned {v} in spring."),
+    "train": ("When does {n}'s train leave?", "{n}'s train leaves at {v} minutes past eight."),
+    "floor": ("On which floor does {n} live?", "{n} moved to floor {v} of the tower."),
+    "debt": ("How much money does {n} owe me?", "I lent {n} {v} euros last week."),
+}
 OTHER = (
     "{n} said the weather would stay dry until Sunday.",
     "Yesterday {n} and I had soup, and then we went for a walk.",
@@ -44,14 +53,16 @@ def dialogue():
     return turns
 
 
-def judgements(count: int) -> list[tuple[str, str, str, str]]:
+def judgements(
+    count: int, seed: int = 0, facts: Mapping[str, tuple[str, str]] = FACTS
+) -> list[tuple[str, str, str, str]]:
     """(question, a turn that answers it, one of the same person that does not, one about another person)."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     made = []
     for _ in range(count):
         name, other = rng.sample(NAMES, 2)
-        question, answer = FACTS[rng.choice(sorted(FACTS))]
-        _, unrelated = FACTS[rng.choice(sorted(FACTS))]
+        question, answer = facts[rng.choice(sorted(facts))]
+        _, unrelated = facts[rng.choice(sorted(facts))]
         text = rng.choice(OTHER).format(n=name)
         value = rng.randrange(10, 99)
         made.append(

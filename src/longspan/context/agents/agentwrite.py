@@ -82,7 +82,8 @@ class AgentWrite:
         draft = drafts.load(path, self._made_for(model, brief, words))
         if not draft.steps:
             draft.steps, draft.planned_by = self.plan(model, brief, words)
-            drafts.save(draft, path)
+            if len(draft.steps) > 1:  # a plan of one part cost nothing and is not kept
+                drafts.save(draft, path)
         while not draft.finished:
             draft.sections.append(self._part(model, brief, words, draft))
             if len(draft.sections) >= 3 and not any(s["text"] for s in draft.sections[-3:]):
@@ -224,8 +225,7 @@ def write_file(
     progress: Progress | None = None,
 ) -> Written:
     """Write the text to `out` in one step at the end; until then the draft lies beside it as `<out>.draft.json`."""
-    if not out.parent.is_dir():
-        raise BadInput(f"the folder {out.parent} does not exist; make it first")
+    drafts.writable(out)
     state = out.with_name(out.name + ".draft.json")
     if out.exists() and not state.exists() and not restart:
         raise BadInput(f"{out} exists already; choose another name, or restart to replace it")

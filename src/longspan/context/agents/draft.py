@@ -8,6 +8,7 @@ prompt versions) and refuses to be continued for anything else.
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def save(draft: Draft, path: Path) -> None:
 
 
 def load(path: Path, made_for: dict[str, Any]) -> Draft:
-    """The draft at `path`, or a new one. A draft of another task or version is refused with the way out."""
+    """The draft at `path`, or a new one where none is or nothing is written yet. Another task's or version's is refused with the way out."""
     if not path.exists():
         return Draft(made_for)
     try:
@@ -57,6 +58,8 @@ def load(path: Path, made_for: dict[str, Any]) -> Draft:
         raise BadInput(
             f"{path} is a draft of version {version}, this program writes version {VERSION}; restart it"
         )
+    if not draft.sections:
+        return Draft(made_for) if stored != made_for else draft
     for key, value in made_for.items():
         if stored.get(key) != value:
             raise BadInput(f"{path} was begun with another {key}; use the same one to go on, or restart")
@@ -64,7 +67,7 @@ def load(path: Path, made_for: dict[str, Any]) -> Draft:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace the file at `path` in one step: readers see the old or the new content, never a part."""
+    """Replace the file at `path` in one step: readers see the old or the new content, never a part. BadInput where none can be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -72,5 +75,21 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        _gone(temporary)
+
+
+def writable(path: Path) -> Path:
+    """`path` as a place for a file, or BadInput: asked before work begins whose result goes there."""
+    if not path.parent.is_dir():
+        raise BadInput(f"the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; name a file in it")
+    return path
+
+
+def _gone(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

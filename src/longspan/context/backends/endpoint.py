@@ -20,6 +20,7 @@ from longspan.context.port import (
     RateLimited,
     Refused,
     Unavailable,
+    Unreachable,
     Usage,
     count_words,
 )
@@ -102,12 +103,15 @@ class Endpoint(Backend):
         return body
 
     def _completion(self, answer: Any, attempts: int, seconds: float) -> Completion:
-        usage = answer.usage
-        cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None) or 0
-        cost = Usage(usage.prompt_tokens, usage.completion_tokens, cached) if usage else Usage()
-        if not answer.choices:
+        choices = getattr(answer, "choices", None)  # the client does not check what the server sent
+        if not isinstance(choices, list) or not all(map(_is_choice, choices)):
+            raise ValueError("not a chat completion")
+        usage = getattr(answer, "usage", None)
+        cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
+        cost = Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached)
+        if not choices:
             raise Unavailable(f"{self.model} answered without a choice", cost, attempts, seconds)
-        choice = answer.choices[0]
+        choice = choices[0]
         if choice.finish_reason == "content_filter" or getattr(choice.message, "refusal", None):
             raise Refused(f"{self.model} declined to answer", cost, attempts, seconds)
         finish = "length" if choice.finish_reason == "length" else "stop"
@@ -123,7 +127,7 @@ class Endpoint(Backend):
         if isinstance(error, openai.APITimeoutError):
             problem = Unavailable(f"{where} did not answer within {self.timeout:g} s", *cost)
         elif isinstance(error, openai.APIConnectionError):
-            problem = Unavailable(f"{where} cannot be reached; is the server running?", *cost)
+            problem = Unreachable(f"{where} cannot be reached (is the server running?)", *cost)
         elif isinstance(error, openai.RateLimitError):
             problem = RateLimited(f"{where} is rate-limited, also after {attempt} attempts", *cost)
         elif isinstance(error, openai.APIStatusError):
@@ -141,12 +145,23 @@ class Endpoint(Backend):
     def _rejected(self, error: Any, where: str, cost: tuple[Usage, int, float]) -> Exception:
         text = str(error).lower()
         if error.status_code in (401, 403):
-            return Unavailable(f"{where} refused the API key (status {error.status_code})", *cost)
+            return Unreachable(f"{where} refused the API key (status {error.status_code})", *cost)
         if error.status_code == 404:
-            return Unavailable(f"{where} does not know the model {self.model!r}", *cost)
+            return Unreachable(f"{where} does not know the model {self.model!r}", *cost)
         if "context" in text and ("length" in text or "window" in text or "maximum" in text):
             return OverLong(f"the prompt does not fit the window of {self.model}", *cost)
         return Unavailable(f"{where} rejected the request (status {error.status_code})", *cost)
+
+
+def _is_choice(choice: Any) -> bool:
+    message = getattr(choice, "message", None)
+    return isinstance(getattr(message, "content", 0), str | None) and hasattr(choice, "finish_reason")
+
+
+def _count(holder: Any, name: str) -> int:
+    """Tokens a server reports under `name`; 0 where it reports none."""
+    value = getattr(holder, name, None)
+    return value if isinstance(value, int) else 0
 
 
 def _retry_after(error: Any) -> float:

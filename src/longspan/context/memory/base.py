@@ -17,8 +17,8 @@ import numpy as np
 
 from longspan.context.chunking import chunks
 from longspan.context.ledger import Ledger, Metered, Operation
-from longspan.context.packer import Packed, Segment, Trust, pack
-from longspan.context.port import ChatModel, PortError
+from longspan.context.packer import Order, Packed, Segment, Trust, pack
+from longspan.context.port import ChatModel, PortError, RateLimited, Unreachable
 from longspan.context.retrieval.embedders import Embedder
 from longspan.context.stores.base import (
     NOW,
@@ -101,11 +101,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class Remembered:
-    """Ids of episodes that were stored now, that were there already, and that failed with the reason."""
+    """Ids of episodes that were stored now, that were there already, and that failed with the reason. `stopped` is why the
+    rest was not tried: a model that cannot be reached at all."""
 
     stored: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     failed: tuple[tuple[str, str], ...] = ()
+    stopped: str = ""
 
 
 class Memory(Protocol):
@@ -131,6 +133,7 @@ class StoreMemory:
     """
 
     name = "store"
+    order: Order = "document"
 
     def __init__(
         self,
@@ -148,7 +151,8 @@ class StoreMemory:
     # -- the three verbs
 
     def remember(self, tenant: str, episodes: Sequence[Episode], ledger: Ledger | None = None) -> Remembered:
-        """Store episodes one by one. A model failure fails its episode only; `LimitReached` stops the rest as failed."""
+        """Store episodes one by one. A model failure fails its episode only; `Unreachable` and `RateLimited` end the work there, with
+        those after it neither stored nor failed; `LimitReached` fails the rest."""
         ledger = ledger or Ledger()
         stored, known, failed = [], [], []
         for number, episode in enumerate(episodes):
@@ -161,6 +165,8 @@ class StoreMemory:
                 done = self._remember(tenant, episode, ledger)
             except PortError as error:
                 failed.append((episode.id, str(error)))
+                if isinstance(error, (Unreachable, RateLimited)):
+                    return Remembered(tuple(stored), tuple(known), tuple(failed), str(error))
                 continue
             (stored if done else known).append(episode.id)
         return Remembered(tuple(stored), tuple(known), tuple(failed))
@@ -201,7 +207,14 @@ class StoreMemory:
     ) -> Packed:
         ledger, query = ledger or Ledger(), clean(query)
         segments = self._segments(tenant, query, budget, at, self._metered(ledger, "query"), ledger)
-        return pack(segments, budget, count=self.count, separator="\n")
+        packed = pack(segments, budget, count=self.count, separator="\n", order=self.order)
+        if packed.manifest or not packed.dropped:
+            return packed
+        # Not one whole passage fits: the beginning of the best one is more than nothing.
+        best, *rest = packed.dropped
+        return pack(
+            [replace(best, cut=True), *rest], budget, count=self.count, separator="\n", order=self.order
+        )
 
     def forget(self, tenant: str, selector: Selector, ledger: Ledger | None = None) -> Purged:
         """Purge, then derive again from the surviving episodes what was dropped. When the model fails at that, those

@@ -72,19 +72,25 @@ def chat_model(spec: str, wanted_by: str = "") -> ChatModel:
         name = rest or "smollm2-135m"
         if "/" not in name and name not in ALIASES and not Path(name).expanduser().exists():
             raise BadInput(
-                f"there is no local model {name!r}; {nearest(name, ALIASES)} A folder or a .gguf file works too."
+                f"there is no local model {name!r}; {nearest(name, ALIASES)} (a folder or a .gguf file works too)"
             )
         return Local(name)
-    if kind in ("http", "https") and "#" in spec:
-        from longspan.context.backends.endpoint import Endpoint
-
-        url, _, model = spec.rpartition("#")
-        return Endpoint(model, base_url=url)
-    if kind == "openai" and rest:
-        from longspan.context.backends.endpoint import Endpoint
-
-        return Endpoint(rest)
+    if kind in ("http", "https", "openai"):
+        return chat_endpoint(spec)
     raise BadInput(f"{spec!r} names no model; use none, local:NAME, openai:MODEL or http://HOST/v1#MODEL")
+
+
+def chat_endpoint(spec: str, **options: Any) -> ChatModel:
+    """The endpoint of a specification, URL#MODEL or openai:MODEL. `options`: of `Endpoint`."""
+    from longspan.context.backends.endpoint import Endpoint
+
+    kind, _, rest = spec.partition(":")
+    url, _, model = spec.rpartition("#")
+    if kind in ("http", "https") and url and model:
+        return Endpoint(model, base_url=url, **options)
+    if kind == "openai" and rest:
+        return Endpoint(rest, **options)
+    raise BadInput(f"{spec!r} names no endpoint; use http://HOST/v1#MODEL or openai:MODEL")
 
 
 def open_memory(
@@ -95,18 +101,33 @@ def open_memory(
     embedder: str | None = None,
     must_exist: bool = False,
     wanted_by: str = "",
+    knobs: Any = None,
 ) -> StoreMemory:
-    """Open or make a memory; `wanted_by` as for `chat_model`. `system` and `embedder` None take those it was made with, "passages" and "minilm" for a new one."""
+    """Open or make a memory; `wanted_by` as for `chat_model`. `system` and `embedder` None take those it was made with, "passages" and "minilm" for a new one.
+
+    knobs: of the system (`ScmKnobs` and its like), None for its defaults. What is refused leaves no new file.
+    """
     if system is not None and system not in SYSTEMS:
         raise BadInput(f"there is no memory system {system!r}; {nearest(system, SYSTEMS)}")
     chat = chat_model(model, wanted_by)
+    new = is_new(location)
     store = open_store(location, must_exist)
     try:
         named = store.bind("system", system or "passages", keep=system is None)
-        return SYSTEMS[named](store, chat, embedder_named(embedder or _filled_with(store)))
+        options = {} if knobs is None else {"knobs": knobs}
+        return SYSTEMS[named](store, chat, embedder_named(embedder or _filled_with(store)), **options)
     except BadInput:
         store.close()
+        if new:
+            Path(location).expanduser().unlink(missing_ok=True)
         raise
+
+
+def is_new(location: str) -> bool:
+    """Whether opening this location makes a file."""
+    return (
+        not location.startswith(("postgresql://", "postgres://")) and not Path(location).expanduser().exists()
+    )
 
 
 def _filled_with(store: Store) -> str:
@@ -177,18 +198,25 @@ def instant_of(text: str | None) -> datetime | None:
     return utc(time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
-def told_in(paths: Sequence[Path], **options: Any) -> tuple[list[tuple[Path, list[Episode]]], list[str]]:
+def told_in(
+    paths: Sequence[Path], memory: str = "", **options: Any
+) -> tuple[list[tuple[Path, list[Episode]]], list[str]]:
     """(path, episodes) of the given files and of all files in given folders, and why files of a folder were passed over.
 
-    options: as for `episodes_of`. BadInput for a named file that cannot be read, and for folders without anything readable.
+    memory: where they will be stored; the files of the store itself are no source. options: as for `episodes_of`. BadInput for a named file that cannot be read, and for folders without anything readable.
     """
     told: list[tuple[Path, list[Episode]]] = []
     passed: list[str] = []
+    own = (
+        {Path(memory + ending).expanduser().resolve() for ending in ("", "-wal", "-shm")} if memory else set()
+    )
     for path in (path.expanduser() for path in paths):
         if not path.is_dir():
             told.append((path, episodes_of(path, **options)))
             continue
         for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            if file.resolve() in own:
+                continue
             try:
                 told.append((file, episodes_of(file, **options)))
             except BadInput as error:

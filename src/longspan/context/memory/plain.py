@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
-from longspan.context.packer import Packed, Segment, pack
+from longspan.context.packer import Segment
 from longspan.context.retrieval.embedders import Embedder
 from longspan.context.retrieval.hybrid import fuse
-from longspan.context.stores.base import NOW, AsOf, Record, Store, Unit, clean
+from longspan.context.stores.base import AsOf, Record, Store, Unit
 from longspan.errors import BadInput
 
 
@@ -30,11 +30,6 @@ class Passages(StoreMemory):
             self.store, tenant, query, self.embedder, ("episode",), self.limit, at, ledger, self.ranker
         )
         return [segment(record, rank, dated(record)) for rank, record in enumerate(found)]
-
-    def recall(self, tenant, query, budget, *, at: AsOf = NOW, ledger: Ledger | None = None) -> Packed:
-        ledger, query = ledger or Ledger(), clean(query)
-        segments = self._segments(tenant, query, budget, at, self._metered(ledger, "query"), ledger)
-        return pack(segments, budget, count=self.count, separator="\n", order=self.order)  # type: ignore[arg-type]
 
 
 def hybrid_records(

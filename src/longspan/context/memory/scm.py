@@ -1,36 +1,35 @@
-"""SCM: a memory stream of turns, a controller that asks yes/no questions, and a summary tree for long documents.
+"""SCM: a memory stream of turns, a controller that decides which turns are worth their room, and a summary tree for long documents.
 
 Source: "Unleashing Infinite-Length Input Capacity for Large-scale Language Models with Self-Controlled Memory System"
 (Liang et al. 2023), code wbbeyourself/SCM4LLMs (MIT); constants from the code, prompts our own and in English.
 
 Recall: rank the turns by cosine (plus recency when `recency` > 0, the paper's form), take `top`, always add the last turn
-("flash memory"). When that exceeds the budget, each selected turn except the best is asked about: can its text answer the
+("flash memory"). When that exceeds the budget, each selected turn except the best is judged (`scm_control.py`): can its text answer the
 query? If not, drop it; if its summary can too, use the summary. Then the least similar texts become summaries, and at
 last (a step the released loop lacks, which can run for ever) the least similar are dropped until the rest fits.
-A local model answers by comparing log p("A") with log p("B"); any other by its first letter, where silence means no. With `calibrate`
-the comparison is summed over three wordings, and what the model says of the same question without a text is taken off: small models lean
-to one letter whatever they read.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from longspan.context.ledger import Ledger, Metered
 from longspan.context.memory.base import Episode, StoreMemory, dated, segment
+from longspan.context.memory.scm_control import CONTROLLERS, THRESHOLDS, Controller, can_answer, yes
 from longspan.context.packer import Segment
 from longspan.context.port import ChatModel
-from longspan.context.prompts import Prompt
 from longspan.context.prompts import scm as prompts
 from longspan.context.stores.base import AsOf, Record, Unit, content_id
-
-NO_TEXT = "N/A"
+from longspan.errors import BadInput, nearest
 
 
 @dataclass(frozen=True)
 class ScmKnobs:
-    """`flash` and `summarise_above` are tokens; `recency` weighs exp(-age / `half_life` turns) against the cosine; `calibrate` costs six
-    comparisons a question where one is usual."""
+    """`flash` and `summarise_above` are tokens; `recency` weighs exp(-age / `half_life` turns) against the cosine.
+
+    `controller`: "likelihood" keeps a turn that makes the question likelier by more than `threshold` nats a token of the question, "ask"
+    one for which the model's yes is likelier than its no by that many nats. None is the controller's own threshold (1.25 and 0);
+    `scm_control.threshold_for` finds one for another model. A model without log-probabilities is asked in any case, and answers in words.
+    """
 
     top: int = 6
     flash: int = 500
@@ -38,7 +37,14 @@ class ScmKnobs:
     gate: bool = False
     recency: float = 0.0
     half_life: float = 20.0
-    calibrate: bool = False
+    controller: Controller = "likelihood"
+    threshold: float | None = None
+
+    def __post_init__(self):
+        if self.controller not in CONTROLLERS:
+            raise BadInput(
+                f"SCM has no controller {self.controller!r}; {nearest(self.controller, CONTROLLERS)}"
+            )
 
 
 @dataclass
@@ -124,13 +130,7 @@ class Scm(StoreMemory):
     def _fit(self, chosen: list[Choice], query: str, room: int, model: Metered) -> list[Choice]:
         if self._size(chosen) <= room:
             return chosen
-        kept = []
-        for choice in chosen:
-            if choice.rank == 0:
-                kept.append(choice)
-            elif self._answers(choice.record.text, query, model):
-                short = choice.summary != choice.record.text and self._answers(choice.summary, query, model)
-                kept.append(replace(choice, shown=choice.summary if short else choice.record.text))
+        kept = [*chosen[:1], *self._judged(chosen[1:], query, model.at("control"))]
         for place in reversed(range(len(kept))):
             if self._size(kept) <= room:
                 return kept
@@ -139,43 +139,25 @@ class Scm(StoreMemory):
             kept.pop()
         return kept
 
-    def _answers(self, text: str, query: str, model: Metered) -> bool:
-        model = model.at("control")
-        if self.knobs.calibrate and "logprobs" in model.capabilities:
-            return calibrated(model, text, query) > 0
-        return yes(model, prompts.CAN_ANSWER, text=text, question=query)
+    def _judged(self, choices: list[Choice], query: str, model: Metered) -> list[Choice]:
+        """The choices whose text can answer the query, shown by their summary where that can too."""
+        able = self._able(choices, [c.record.text for c in choices], query, model)
+        shorter = [c for c in able if c.summary != c.record.text]
+        short = {c.rank for c in self._able(shorter, [c.summary for c in shorter], query, model)}
+        return [replace(c, shown=c.summary) if c.rank in short else c for c in able]
+
+    def _able(self, choices: list[Choice], texts: list[str], query: str, model: Metered) -> list[Choice]:
+        controller, threshold = self.knobs.controller, self.knobs.threshold
+        if threshold is None:
+            threshold = THRESHOLDS[controller]
+        answers = can_answer(model, texts, query, controller, threshold)
+        return [choice for choice, able in zip(choices, answers, strict=True) if able]
 
     def _size(self, chosen: list[Choice]) -> int:
         return self._cost([dated(choice.record, choice.shown) for choice in chosen])
 
     def _cost(self, texts: list[str]) -> int:
         return sum(self.count(text) + 1 for text in texts)
-
-
-def yes(model: ChatModel, prompt: Prompt, **fields: str) -> bool:
-    """A yes/no question: by log-probabilities of the letters where the model has them, else by the first letter said."""
-    messages = prompt.render(**fields)
-    if "logprobs" in model.capabilities:
-        return margin(model, prompt, **fields) > 0
-    text = model.complete(messages, max_tokens=8).text.strip().lstrip("(").upper()
-    return text.startswith(("A", "YES"))
-
-
-def margin(model: ChatModel, prompt: Prompt, **fields: str) -> float:
-    """log p("A") - log p("B") in nats; positive means yes."""
-    a, b = model.choose(prompt.render(**fields), ("A", "B"))  # type: ignore[attr-defined]
-    return a - b
-
-
-def calibrated(
-    model: ChatModel, text: str, question: str, forms: Sequence[Prompt] = prompts.CAN_ANSWER_FORMS
-) -> float:
-    """The margins of all wordings, less those of the question with a text that says nothing."""
-    return sum(
-        margin(model, form, text=text, question=question)
-        - margin(model, form, text=NO_TEXT, question=question)
-        for form in forms
-    )
 
 
 def summary_tree(model: ChatModel, blocks: list[str], group_tokens: int = 2300, flash: int = 500) -> str:

@@ -8,7 +8,7 @@ a document cannot close its own fence; invisible characters and special tokens o
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from longspan.context.port import Message
@@ -17,32 +17,50 @@ from longspan.context.security import sanitise
 
 @dataclass(frozen=True)
 class Prompt:
-    """`name` is ``system.step`` (e.g. ``zep.entities``); raise `version` with every change of wording."""
+    """`name` is ``system.step`` (e.g. ``zep.entities``); raise `version` with every change of wording.
+
+    `examples` are worked turns shown before the question: (the values of `user` in order, the answer) each.
+    """
 
     name: str
     version: int
     system: str
     user: tuple[str, ...]
+    examples: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     @property
     def id(self) -> str:
         """Name, version and a hash of the wording: what results and derived records store."""
-        text = "\x00".join((self.system, *self.user))
+        shown = (part for values, answer in self.examples for part in (*values, answer))
+        text = "\x00".join((self.system, *self.user, *shown))
         return f"{self.name}@{self.version}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def render(self, **fields: str) -> list[Message]:
-        """The two messages; every name in `user` must be given, and no other."""
+        """The instructions, the examples as turns, and the data; every name in `user` must be given, and no other."""
         if set(fields) != set(self.user):
             raise TypeError(f"{self.name} takes the fields {', '.join(self.user)}, got {', '.join(fields)}")
-        clean = {name: sanitise(text) for name, text in fields.items()}
-        parts = [f"<{name}>\n{escape(clean[name], self.user)}\n</{name}>" for name in self.user]
-        return [Message("system", self.system), Message("user", "\n".join(parts))]
+        turns = [
+            turn
+            for values, answer in self.examples
+            for turn in (self._fenced(values), Message("assistant", answer))
+        ]
+        return [
+            Message("system", self.system),
+            *turns,
+            self._fenced(sanitise(fields[name]) for name in self.user),
+        ]
+
+    def _fenced(self, values: Iterable[str]) -> Message:
+        rows = zip(self.user, values, strict=True)
+        parts = [f"<{name}>\n{escape(text, self.user)}\n</{name}>" for name, text in rows]
+        return Message("user", "\n".join(parts))
 
     def fields(self, messages: Sequence[Message]) -> dict[str, str] | None:
         """The field values of messages that this prompt rendered (also with a repair round after them), else None."""
-        if len(messages) < 2 or messages[0] != Message("system", self.system):
+        place = 1 + 2 * len(self.examples)
+        if len(messages) <= place or messages[0] != Message("system", self.system):
             return None
-        values, text = {}, messages[1].content
+        values, text = {}, messages[place].content
         for name in self.user:
             start = text.find(f"<{name}>\n")
             end = text.find(f"\n</{name}>", start)

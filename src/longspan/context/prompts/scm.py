@@ -10,32 +10,29 @@ SUMMARISE_TURN = Prompt(
 )
 NEEDS_MEMORY = Prompt(
     "scm.needs_memory",
-    1,
+    2,
     "A user sends a new message in a long conversation. Does a good answer need something from earlier in the conversation "
-    "than the last turn? Answer with one letter: A for yes, B for no.",
+    "than the last turn? Answer Yes or No.",
     ("last_turn", "message"),
 )
 CAN_ANSWER = Prompt(
     "scm.can_answer",
+    2,
+    "Does the text contain what is needed to answer the question? Answer Yes or No.",
+    ("text", "question"),
+    (
+        (("Otto wears shoes of size 43.", "What is Otto's shoe size?"), "Yes"),
+        (("Otto went to the cinema with me.", "What is Otto's shoe size?"), "No"),
+        (("Rita has a new coat.", "How many books did Rita buy?"), "No"),
+        (("On Monday Rita bought 12 books.", "How many books did Rita buy?"), "Yes"),
+    ),
+)
+# The paper's form: two letters and no example. Measured beside the other in bench/checks/scm.py, used nowhere else.
+CAN_ANSWER_LETTERS = Prompt(
+    "scm.can_answer_letters",
     1,
     "Does the text contain what is needed to answer the question? Answer with one letter: A for yes, B for no.",
     ("text", "question"),
-)
-# The same question in other words: a small model's leaning to one letter differs from form to form.
-CAN_ANSWER_FORMS = (
-    CAN_ANSWER,
-    Prompt(
-        "scm.can_answer_said",
-        1,
-        "Is the answer to the question said in the text? A means it is said, B means it is not. Answer with one letter.",
-        ("text", "question"),
-    ),
-    Prompt(
-        "scm.can_answer_enough",
-        1,
-        "You see a text and a question. If reading the text is enough to answer the question, write A. If it is not, write B.",
-        ("question", "text"),
-    ),
 )
 SUMMARISE_BLOCK = Prompt(
     "scm.summarise_block",

@@ -125,8 +125,10 @@ class Selector:
         for name in ("session", "subject"):
             object.__setattr__(self, name, clean(getattr(self, name)))
         named = bool(self.ids or self.session or self.subject)
-        if named == self.everything:
-            raise BadInput("say what to forget: ids, a session, a subject, or everything, and not both")
+        if named and self.everything:
+            raise BadInput("say what to forget: everything alone, or ids, a session, a subject (who said it)")
+        if not named and not self.everything:
+            raise BadInput("say what to forget: ids, a session, a subject (who said it), or everything")
 
 
 @dataclass(frozen=True)

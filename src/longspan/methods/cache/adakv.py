@@ -8,36 +8,20 @@ Different counts per head are stored ragged, so memory really is freed; the refe
 reference's rounding can change the total; here it is repaired to be exact. Authors: a floor of 0 is unstable.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from longspan.engine.method import CachePolicy, Source
-from longspan.engine.needs import Needs
 from longspan.engine.registry import register
-from longspan.engine.view import LayerView
+from longspan.methods.cache.over import OverPolicy
 from longspan.methods.cache.snapkv import SnapKV
 
 
 @register("adakv")
 @dataclass(frozen=True)
-class AdaKV(CachePolicy):
-    """base: the policy whose scores compete (not its budget and schedule); what it protects stays. floor: least share of an even split."""
+class AdaKV(OverPolicy):
+    """base: the policy whose scores compete. floor: least share of an even split."""
 
     source = Source("https://arxiv.org/abs/2407.11550", 2024, "https://github.com/FFY0/AdaKV")
 
     allocator: str = "adaptive"
     base: CachePolicy = field(default=SnapKV(window=32, pool=7, pooling="max"))
-
-    @property
-    def aware(self) -> bool:  # type: ignore[override]
-        return self.base.aware
-
-    @property
-    def needs(self) -> Needs:
-        return self.base.needs
-
-    def score(self, view: LayerView) -> Tensor:
-        base = dataclasses.replace(self.base, budget=self.budget)
-        return base.protected(view, base.score(view))

@@ -10,32 +10,30 @@ attention over generated steps only, here over the text read too. expected=true 
 (reference = maximum, in prefill) is another method.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from longspan.engine.allocate import allocate
-from longspan.engine.method import CachePolicy, Source
+from longspan.engine.method import Source
 from longspan.engine.needs import Needs
 from longspan.engine.registry import register
 from longspan.engine.view import LayerView
 from longspan.errors import BadInput
-from longspan.methods.cache.window import Window
+from longspan.methods.cache.over import OverPolicy
 
 
 @register("cam")
 @dataclass(frozen=True)
-class CaM(CachePolicy):
-    """base: the policy that picks victims (its own budget and schedule are not used). targets: m. most: victims merged at a time, a head.
+class CaM(OverPolicy):
+    """base: the policy that picks victims. targets: m. most: victims merged at a time, a head.
     expected: p itself in place of a draw. seed: of the draws."""
 
     source = Source("https://openreview.net/forum?id=LCTmppB165", 2024, "https://github.com/NVIDIA/kvpress")
 
     when: str = "steps"
     sink: int = 4
-    base: CachePolicy = field(default=Window())
     targets: int = 32
     most: int = 512
     expected: bool = False
@@ -51,19 +49,11 @@ class CaM(CachePolicy):
             )
 
     @property
-    def aware(self) -> bool:  # type: ignore[override]
-        return self.base.aware
-
-    @property
     def needs(self) -> Needs:
-        return self.base.needs | Needs(column_mass=True, decode_mass=self.when == "steps")
-
-    def score(self, view: LayerView) -> Tensor:
-        return self.base.score(view)
+        return super().needs | Needs(column_mass=True, decode_mass=self.when == "steps")
 
     def compress(self, view: LayerView, budget: int) -> None:
-        base = dataclasses.replace(self.base, budget=self.budget)
-        scores = self.protected(view, base.protected(view, self.score(view)))
+        scores = self.protected(view, self.score(view))
         kept = allocate(scores, view.valid, budget, self.allocator, self.floor)
         values, mass = view.values.float().clone(), view.column_mass.sum(-1)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view.layer * 131_071 + view.seen)

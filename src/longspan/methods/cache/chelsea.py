@@ -54,6 +54,10 @@ class Chelsea(CachePolicy):
         if self.allocator != "uniform":
             raise BadInput("chelsea merges inside a head down to its even share; use allocator=uniform.")
 
+    @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        return self.space == "pre_rope"
+
     def side_specs(self, model: Any) -> dict[str, SideSpec]:
         return {DEGREE: SideSpec(fill=1.0)}
 

@@ -94,7 +94,7 @@ class CompressKV(CachePolicy):
         heads, length = view.positions.shape
         queries = view.window_queries(self.window)
         before = view.positions < view.seen - queries.shape[1]
-        rows = view.attention_rows(queries).sum(1)  # (Hq, T)
+        rows = view.once(f"window sums {self.window}", lambda: view.attention_rows(queries).sum(1))  # (Hq, T)
         voters = view.session.run_state(self).get("voters")
         chosen = torch.zeros(rows.shape[0], device=rows.device)
         chosen[list(range(rows.shape[0])) if voters is None else voters] = 1.0

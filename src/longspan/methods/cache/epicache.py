@@ -52,7 +52,6 @@ class EpiCache(CachePolicy):
 
     source = Source("https://arxiv.org/abs/2509.17396", 2025, "https://github.com/apple/ml-epicache")
     system = "epicache"
-    chunk_safe = False  # the session's chunk is the block
 
     when: str = "chunk"
     sink: int = 4
@@ -86,18 +85,8 @@ class EpiCache(CachePolicy):
             return None
         return sensitivity_shares(self._sensitivity(session.model), self.alpha, self.least)
 
-    def compress_all(self, session: Any) -> None:
-        heads = session.model.geometry.kv_heads * len(session.growing_layers())
-        if self.per_head(session) * heads >= session.growing_entries():
-            return
-        for layer, scores in prompted_scores(self, session).items():
-            session.view(layer, self).state["scores"] = scores
-        super().compress_all(session)
-        for layer in session.growing_layers():
-            session.view(layer, self).state.pop("scores")
-
-    def score(self, view: LayerView) -> Tensor:
-        return view.state["scores"]
+    def score_all(self, session: Any) -> dict[int, Tensor]:
+        return prompted_scores(self, session)
 
     def prompt_ids(self, session: Session) -> list[int]:
         """Tokens of the scoring pass: the instruction, the opening of a reply where a turn is open, the episode's pieces."""

@@ -30,6 +30,7 @@ class ExpectedAttention(CachePolicy):
     """future: positions averaged over. covariance, value_norm: use the second-order term, the value's size. epsilon: added before it."""
 
     source = Source("https://arxiv.org/abs/2510.00636", 2025, "https://github.com/NVIDIA/kvpress")
+    pre_rope = True
 
     sink: int = 4
     future: int = 512

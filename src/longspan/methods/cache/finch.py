@@ -61,23 +61,10 @@ class Finch(CachePolicy):
     def passes(self, rope: Any) -> Any | None:
         return None
 
-    def compress_all(self, session: Any) -> None:
+    def score_all(self, session: Session) -> dict[int, Tensor]:
+        """With a question, the scores from that question posed to a fork."""
         if not self.question:
-            super().compress_all(session)
-            return
-        if (
-            self.per_head(session) * len(session.growing_layers()) * session.model.geometry.kv_heads
-            >= session.growing_entries()
-        ):
-            return
-        for layer, scores in self._asked(session).items():
-            session.view(layer, self).state["scores"] = scores
-        super().compress_all(session)
-        for layer in session.growing_layers():
-            session.view(layer, self).state.pop("scores")
-
-    def _asked(self, session: Session) -> dict[int, Tensor]:
-        """Scores of every entry, per growing layer (Hk, T), from the question posed to a fork."""
+            return {}
         ids = (
             list(self.question)
             if not isinstance(self.question, str)
@@ -98,7 +85,7 @@ class Finch(CachePolicy):
 
     def score(self, view: LayerView) -> Tensor:
         if self.question:
-            return view.state["scores"]
+            return super().score(view)
         rows = min(self.window, view.seen)
         asked = view.positions >= view.seen - rows
         return self._from_rows(view, rows).masked_fill(asked, float("inf"))

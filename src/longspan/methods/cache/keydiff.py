@@ -31,6 +31,10 @@ class KeyDiff(CachePolicy):
         if self.rope not in ("cached", "none"):
             raise BadInput(f"rope={self.rope!r} of keydiff is not one of cached, none.")
 
+    @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        return self.rope == "none"
+
     def score(self, view: LayerView) -> Tensor:
         keys = view.keys if self.rope == "cached" else view.unrotated_keys
         directions = F.normalize(keys.float(), dim=-1)

@@ -49,16 +49,8 @@ class KVzip(CachePolicy):
                 "kvzip scores a whole context by repeating it, so it acts after reading; use when=prefill."
             )
 
-    def compress_all(self, session: Any) -> None:
-        if self.per_head(session) < session.length:
-            for layer, scores in reconstruction_scores(self, session).items():
-                session.view(layer, self).state["scores"] = scores
-            super().compress_all(session)
-            for layer in session.growing_layers():
-                session.view(layer, self).state.pop("scores")
-
-    def score(self, view: LayerView) -> Tensor:
-        return view.state["scores"]
+    def score_all(self, session: Any) -> dict[int, Tensor]:
+        return reconstruction_scores(self, session)
 
     def repeat_ids(self, session: Session, start: int, stop: int) -> list[int]:
         """Tokens of the pass that repeats tokens start..stop of the session: the request, then the tokens."""

@@ -27,7 +27,8 @@ from longspan.engine.dispatch import LayerCall
 from longspan.engine.fitting import fit, up_and_down
 from longspan.engine.gradients import causal_mask, logits, masked
 from longspan.methods.cache.retrieval_heads import reference_prose
-from longspan.ops.attention import attend, column_mass
+from longspan.ops.attention import attend
+from longspan.ops.attention_mass import column_mass
 
 
 @dataclass(frozen=True)

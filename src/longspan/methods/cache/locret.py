@@ -37,6 +37,7 @@ class Locret(CachePolicy):
     source = Source("https://arxiv.org/abs/2410.01805", 2024, "https://github.com/huangyuxiang03/Locret")
     system = "locret"
     changes_prefill: ClassVar[bool] = True  # scores are made while the text is read
+    pre_rope: ClassVar[bool] = True
 
     when: str = "chunk"
     stabilizers: float = 0.4

@@ -20,7 +20,6 @@ from torch import Tensor
 from longspan.engine.method import CachePolicy, Source
 from longspan.engine.needs import Needs
 from longspan.engine.registry import register
-from longspan.engine.view import LayerView
 from longspan.errors import BadInput
 
 
@@ -60,12 +59,11 @@ class SirLLM(CachePolicy):
         state = session.run_state(self)
         state["turns"] = (*state.get("turns", ()), session.length)
 
-    def compress_all(self, session: Any) -> None:
-        """Score every token once for all layers, then compress as any policy does."""
-        if session.longest() > self.per_head(session):
-            session.run_state(self)["surprise"] = self.surprise(session)
-        super().compress_all(session)
-        session.run_state(self).pop("surprise", None)
+    def score_all(self, session: Any) -> dict[int, Tensor]:
+        surprise = self.surprise(session)
+        views = {layer: session.view(layer, self) for layer in session.growing_layers()}
+        # what is equal goes to the newer
+        return {layer: view.at_positions(surprise) + 1e-9 * view.positions for layer, view in views.items()}
 
     def surprise(self, session: Any) -> Tensor:
         """Faded surprisal of every token seen, (seen,) nats."""
@@ -85,7 +83,3 @@ class SirLLM(CachePolicy):
             found = found.index_copy(0, firsts.to(found.device), largest[: len(firsts)])
         passed = (len(ends) - turn).to(found.device)
         return found * self.decay**passed
-
-    def score(self, view: LayerView) -> Tensor:
-        surprise = view.session.run_state(self)["surprise"]
-        return view.at_positions(surprise) + 1e-9 * view.positions  # what is equal goes to the newer

@@ -54,7 +54,8 @@ class SnapKV(CachePolicy):
         heads = view.keys.shape[0]
         queries = view.window_queries(self.window)
         before = view.positions < view.seen - queries.shape[1]
-        rows = view.attention_rows(queries).sum(1).view(heads, -1, view.keys.shape[1])
+        summed = view.once(f"window sums {self.window}", lambda: view.attention_rows(queries).sum(1))
+        rows = summed.view(heads, -1, view.keys.shape[1])
         rows = rows.masked_fill(~before.unsqueeze(1), 0.0)  # the window does not vote for itself
         scores = smooth(reduce_group(rows, self.group), self.pool, self.pooling)
         return torch.where(before, scores, WINDOW_SCORE + view.positions.float())

@@ -78,18 +78,8 @@ class SpecKV(CachePolicy):
         if self.lookahead and not self.guess:
             draft_of(model, self.draft)
 
-    def compress_all(self, session: Any) -> None:
-        heads = session.model.geometry.kv_heads * len(session.growing_layers())
-        if self.per_head(session) * heads >= session.growing_entries():
-            return
-        for layer, scores in lookahead_scores(self, session).items():
-            session.view(layer, self).state["scores"] = scores
-        super().compress_all(session)
-        for layer in session.growing_layers():
-            session.view(layer, self).state.pop("scores")
-
-    def score(self, view: LayerView) -> Tensor:
-        return view.state["scores"]
+    def score_all(self, session: Any) -> dict[int, Tensor]:
+        return lookahead_scores(self, session)
 
     def looked_ahead(self, session: Session) -> Session:
         """A fork of the session that has gone on with the reply's opening and the guess, and kept their queries."""

@@ -44,15 +44,20 @@ class ActQKV(InfLLM):
             raise BadInput("actqkv takes probe=activation or mean, and mix from 0 to 1.")
 
     @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        return self.probe == "activation"
+
+    @property
     def needs(self) -> Needs:
         return Needs(window_queries=self.window) | super().needs
 
     def index(self, view: LayerView) -> None:
         super().index(view)
         queries = view.window_queries(self.window)
-        weights = activation_weights(view.unrotated_window_queries(self.window))
-        if self.probe == "mean":
-            weights = torch.full_like(weights, 1 / weights.shape[1])
+        if self.probe == "activation":
+            weights = activation_weights(view.unrotated_window_queries(self.window))
+        else:
+            weights = torch.full(queries.shape[:2], 1 / queries.shape[1], device=queries.device)
         view.state["probe"] = (queries.float() * weights.unsqueeze(-1)).sum(1, keepdim=True)
         shares = view.session.run_state(self)
         if self.dynamic and "sums" in view.state:

@@ -7,7 +7,7 @@ after it read the same until another chunk ends. The first chunk, the newest and
 `longspan calibrate chunkllm` (`chunkllm_train`); the model's own weights stay as they are.
 
 Sizes, losses' weights and inputs of the adapters are not published: the QK adapters are linear on un-rotated queries and keys, the chunk adapter one hidden layer on the
-second layer's un-rotated keys and values, linear in what the paper feeds it. Both are trained apart, so the losses need no weights. Choices are
+second layer's un-rotated keys and values, linear in what the paper feeds it. What is un-rotated knows no distance, so a chunk's age adds to its score (age=false: not). Both are trained apart, so the losses need no weights. Choices are
 made by layer; a vote between layers would need all layers' scores before the first one reads. Chunks are cut at `longest` tokens, which the paper does not say.
 scorer="mean" (the un-rotated query against mean keys, no artefact) and "random" (untrained adapters), chunks="fixed" (every `longest` tokens) and
 trigger="token" (a choice for every token) are for comparison. Nothing is freed: retention means what is read.
@@ -32,7 +32,9 @@ from longspan.errors import BadInput
 from longspan.methods.cache.retrieval_heads import reference_prose
 from longspan.methods.decode.base import budget_entries
 from longspan.methods.decode.chunkllm_train import (
+    age_terms,
     boundary_logits,
+    chunk_ends,
     chunk_keys,
     chunk_logits,
     chunks_of,
@@ -53,7 +55,7 @@ HELD_OUT = 0.5  # of the reference prose, its first part, is not trained on
 class ChunkLLM(DecodeSelector):
     """budget: share, entries a head, or bytes that a token reads. alpha: probability above which a token ends a chunk. longest: tokens of a chunk. trigger: "boundary"
     or "token". scorer: "adapter", "mean" or "random". chunks: "adapter" or "fixed". rank, summary: dimensions of the QK adapters and the key of a chunk, "last" or "mean",
-    when they are trained."""
+    when they are trained. age: train the adapters with an age term, and use the one they have; adapters without one are used as they are."""
 
     source = Source("https://arxiv.org/abs/2510.02361", 2025)
     system = "chunkllm"
@@ -67,6 +69,7 @@ class ChunkLLM(DecodeSelector):
     chunks: str = "adapter"
     rank: int = 16
     summary: str = "last"
+    age: bool = True
 
     def __post_init__(self) -> None:
         Budget.parse(self.budget)
@@ -84,10 +87,6 @@ class ChunkLLM(DecodeSelector):
             raise BadInput("chunkllm takes an alpha between 0 and 1, longest >= 1 and rank >= 1.")
 
     def check(self, model: Any) -> None:
-        if any(model.geometry.layers[i].rope.layout == "unknown" for i in model.geometry.growing):
-            raise BadInput(
-                "chunkllm needs keys before rotation, and this model's rotation is of a kind the engine does not know."
-            )
         if "adapter" in (self.scorer, self.chunks):
             self._adapters(model)
 
@@ -99,15 +98,12 @@ class ChunkLLM(DecodeSelector):
             "q": (len(layers), first.q_heads * first.head_dim),
             "k": (len(layers), first.kv_heads * first.head_dim),
         }
-        if any(tuple(found.tensors[name].shape[:2]) != shape for name, shape in wanted.items()):
-            raise BadInput(
-                f"the adapters of chunkllm are not for {len(layers)} growing layers of this model's heads."
-            )
+        made = calibration.matched(found, wanted, "the adapters of chunkllm", model)
         if found.facts["summary"] != self.summary:
             raise BadInput(
                 f"the adapters of chunkllm were trained with summary={found.facts['summary']}; use that."
             )
-        return {name: value.float().to(model.device) for name, value in found.tensors.items()}
+        return made
 
     def adapters(self, view: LayerView) -> dict[str, Tensor]:
         """The artefact, or as many untrained numbers; loaded once a session."""
@@ -115,6 +111,7 @@ class ChunkLLM(DecodeSelector):
         if "adapters" not in held:
             made = self._adapters(view.session.model) if "adapter" in (self.scorer, self.chunks) else {}
             if self.scorer == "random":
+                made.pop("age", None)
                 generator = torch.Generator().manual_seed(0)
                 layer, count = view.geometry, len(view.session.growing_layers())
                 for name, heads in (("q", layer.q_heads), ("k", layer.kv_heads)):
@@ -183,6 +180,7 @@ class ChunkLLM(DecodeSelector):
         view.state.update(
             keys=chunk_keys(adapted, labels, "mean" if self.scorer == "mean" else self.summary),
             labels=labels,
+            ends=chunk_ends(labels),
             closed=int(labels[-1]) + self._closed(session.run_state(self)["ends"], labels),
             budget=budget_entries(view, self.budget),
         )
@@ -216,7 +214,10 @@ class ChunkLLM(DecodeSelector):
             grouped = plain.squeeze(1).unflatten(0, (heads, -1)).sum(1).flatten()
             return keys @ grouped.float()
         adapted = plain.transpose(0, 1).flatten(1).float() @ self.adapters(view)["q"][view.order]
-        return chunk_logits(adapted, keys).squeeze(0)
+        worth = chunk_logits(adapted, keys).squeeze(0)
+        if not self.age or "age" not in self.adapters(view):
+            return worth
+        return worth + age_terms(self.adapters(view)["age"][view.order], at, view.state["ends"]).squeeze(0)
 
     def _selection(self, view: LayerView, worth: Tensor) -> Selection:
         """The best chunks within the budget. Entries of the first and the newest chunks, and of chunks without a worth yet, are always read."""
@@ -249,7 +250,9 @@ class ChunkLLM(DecodeSelector):
                 progress(number + 1, total)
         step = None if progress is None else lambda n: progress(texts + (n + 1) // 10, total)
         detector, boundary = train_detector(read, steps=steps // 2)
-        maps, divergence = train_adapters(read, self.rank, self.summary, steps=steps, progress=step)
+        maps, divergence = train_adapters(
+            read, self.rank, self.summary, steps=steps, aged=self.age, progress=step
+        )
         facts = {
             "made_by": f"longspan calibrate chunkllm --model {lm.name}",
             "texts": texts,
@@ -257,6 +260,7 @@ class ChunkLLM(DecodeSelector):
             "steps": steps,
             "rank": self.rank,
             "summary": self.summary,
+            "age": self.age,
             "kl_first": sum(divergence[:10]) / len(divergence[:10]),
             "kl_last": sum(divergence[-10:]) / len(divergence[-10:]),
             "boundary_loss": boundary[-1],

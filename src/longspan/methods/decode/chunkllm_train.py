@@ -5,8 +5,10 @@
 - QK adapters, one pair a layer: Q' = A_q q, K' = A_k k of un-rotated queries and keys, all heads side by side, to r dimensions. A chunk's key is that of its last
   token (or the mean). The teacher is the layer's own attention, averaged over heads, summed over the tokens of every finished chunk but the first,
   renormalised; the loss is KL(teacher || softmax(Q' . K' / sqrt r)), summed over layers.
+- Age term, not in the paper's description: what is un-rotated knows no distance, the teacher does. Every layer learns a number for each doubling of the tokens that
+  have passed since a chunk ended, and it is added to the chunk's score.
 
-Dimension letters: L growing layers, Hq, Hk heads, D head dim, T tokens, C chunks, F features of the detector, r adapter dim, n rows drawn.
+Dimension letters: L growing layers, Hq, Hk heads, D head dim, T tokens, C chunks, F features of the detector, r adapter dim, n rows drawn, A age classes.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu
 
+from longspan.engine.fitting import up_and_down
 from longspan.engine.needs import Needs
 from longspan.ops.tile_scores import exact_rows
 
 ABBREVIATIONS = re.compile(r"(?:\b(?:e\.g|i\.e|etc|cf|vs|Mr|Mrs|Ms|Dr|St|No|Fig|Eq|pp?)|\b[A-Z])\.$")
 ROWS = 128  # rows of a text drawn for one training step
 HIDDEN = 64  # of the chunk adapter
+AGES = 20  # classes of age: 1, 2-3, 4-7, ... tokens; the last one has no end
+AGE_RATE = 10.0  # factor on the learning rate of the age term, whose numbers have to grow from 0
 
 
 def split_sentences(text: str) -> list[str]:
@@ -119,14 +124,30 @@ def chunk_keys(keys: Tensor, labels: Tensor, summary: str) -> Tensor:
     """One key a chunk, (..., C, r), from adapted keys (..., T, r) and ascending labels (T,): the last token's or the mean."""
     counts = labels.bincount()
     if summary == "last":
-        return keys[..., counts.cumsum(0) - 1, :]
+        return keys[..., chunk_ends(labels), :]
     sums = keys.new_zeros(*keys.shape[:-2], len(counts), keys.shape[-1]).index_add(-2, labels, keys)
     return sums / counts.unsqueeze(-1)
 
 
-def divergence(seen: Seen, q: Tensor, k: Tensor, rows: Tensor, summary: str) -> Tensor:
-    """KL from teacher to adapters, summed over layers, mean over rows (n,): finished chunks but the first. q (L, n, r), k (L, T, r) are adapted."""
+def chunk_ends(labels: Tensor) -> Tensor:
+    """The last token of every chunk, (C,), of ascending labels (T,)."""
+    return labels.bincount().cumsum(0) - 1
+
+
+def age_terms(age: Tensor, rows: Tensor, ends: Tensor) -> Tensor:
+    """What age (..., A) adds to the scores of chunks that ended at `ends` (C,), for tokens at rows (n,): (..., n, C)."""
+    passed = (rows.unsqueeze(1) - ends).clamp(min=1)
+    return age[..., passed.float().log2().floor().long().clamp(max=age.shape[-1] - 1)]
+
+
+def divergence(
+    seen: Seen, q: Tensor, k: Tensor, rows: Tensor, summary: str, age: Tensor | None = None
+) -> Tensor:
+    """KL from teacher to adapters, summed over layers, mean over rows (n,): finished chunks but the first. q (L, n, r), k (L, T, r) are adapted,
+    age (L, A)."""
     scores = chunk_logits(q, chunk_keys(k, seen.labels, summary))
+    if age is not None:
+        scores = scores + age_terms(age, rows, chunk_ends(seen.labels))
     number = torch.arange(scores.shape[-1], device=rows.device)
     hidden = (number >= seen.labels[rows].unsqueeze(1)) | (number == 0)  # (n, C)
     target = seen.teacher[:, rows].masked_fill(hidden, 0.0)
@@ -148,9 +169,12 @@ def train_adapters(
     steps: int,
     rate: float = 3e-3,
     seed: int = 0,
+    aged: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """QK adapters {"q": (L, Hq D, r), "k": (L, Hk D, r)} and the KL (nats a layer) at every step. One text and some of its rows a step, Adam."""
+    """QK adapters {"q": (L, Hq D, r), "k": (L, Hk D, r)}, with "age" (L, A) where `aged`, and the KL (nats a layer) at every step.
+
+    One text and some of its rows a step, Adam."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"q": texts[0].q, "k": texts[0].k}
     spread = {name: x.std((1, 2), keepdim=True).clamp(min=1e-6) for name, x in sizes.items()}
@@ -160,27 +184,39 @@ def train_adapters(
         )
         for name, x in sizes.items()
     }
+    age = torch.zeros(len(sizes["q"]), AGES, device=sizes["q"].device) if aged else None
     history = []
     with torch.enable_grad():
-        for value in maps.values():
+        free = list(maps.values())
+        groups = [{"params": free, "factor": 1.0}]
+        if age is not None:
+            groups.append({"params": [age], "factor": AGE_RATE})
+        for value in [*free, *([age] if age is not None else [])]:
             value.requires_grad_()
-        optimizer = torch.optim.Adam(maps.values(), lr=rate)
+        optimizer = torch.optim.Adam(groups, lr=rate)
+        rates = up_and_down(steps, rate, up=0.0, down=0.5)
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, 2 * (steps - step) / steps)
+                group["lr"] = rates(step) * group["factor"]
             seen = texts[step % len(texts)]
             rows = teachable(seen)
             rows = rows[torch.randperm(len(rows), generator=generator)[:ROWS].to(rows.device)]
             q = (seen.q[:, rows] / spread["q"]) @ maps["q"]
             k = (seen.k / spread["k"]) @ maps["k"]
-            loss = divergence(seen, q, k, rows, summary)
+            loss = divergence(seen, q, k, rows, summary, age)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             history.append(float(loss.detach()) / len(seen.q))
             if progress is not None:
                 progress(step)
-    return {name: value.detach() / spread[name] for name, value in maps.items()}, history
+    made = {name: value.detach() / spread[name] for name, value in maps.items()}
+    if age is None:
+        return made, history
+    age = age.detach()
+    oldest = (max(len(seen.labels) for seen in texts) - 1).bit_length() - 1
+    age[:, oldest + 1 :] = age[:, oldest : oldest + 1]  # ages that no text was long enough for
+    return {**made, "age": age}, history
 
 
 def train_detector(
@@ -203,9 +239,10 @@ def train_detector(
         for value in weights.values():
             value.requires_grad_()
         optimizer = torch.optim.AdamW(weights.values(), lr=rate, weight_decay=0.1)
+        rates = up_and_down(steps, rate, up=0.0, down=0.5)
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, 2 * (steps - step) / steps)
+                group["lr"] = rates(step)
             loss = binary_cross_entropy_with_logits(
                 boundary_logits({**weights, **fixed}, features), ends.float()
             )

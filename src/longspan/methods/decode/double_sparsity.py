@@ -74,13 +74,11 @@ class DoubleSparsity(DecodeSelector):
         ranks = self.ranking == "qk" and self.calibration == "text"
         return Needs(window_queries=self.window) if ranks or self.offload else Needs()
 
+    @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        return self.offload  # the next layer's queries are predicted before rotation
+
     def check(self, model: Any) -> None:
-        if self.offload and any(
-            model.geometry.layers[i].rope.layout == "unknown" for i in model.geometry.growing
-        ):
-            raise BadInput(
-                "offload predicts queries before rotation, and this model's rotation is of a kind the engine does not know."
-            )
         if self.calibration == "artefact":
             self._heat(model)
 

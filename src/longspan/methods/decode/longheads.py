@@ -36,6 +36,7 @@ class LongHeads(DecodeSelector):
 
     source = Source("https://arxiv.org/abs/2402.10685", 2024, "https://github.com/LuLuLuyi/LongHeads")
     system = "longheads"
+    pre_rope = True
 
     refresh: int = 256
     chunk: int = 256
@@ -55,9 +56,9 @@ class LongHeads(DecodeSelector):
     def check(self, model: Any) -> None:
         for index in model.geometry.growing:
             layer = model.geometry.layers[index]
-            if layer.head_dim != layer.value_dim or layer.rope.layout == "unknown":
+            if layer.head_dim != layer.value_dim:
                 raise BadInput(
-                    "longheads needs keys and values of one width and a rotation that the engine knows."
+                    f"longheads needs keys and values of one width, and this model's are {layer.head_dim} and {layer.value_dim} wide."
                 )
 
     def index(self, view: LayerView) -> None:

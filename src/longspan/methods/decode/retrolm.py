@@ -7,7 +7,7 @@ heads of a layer read the same pages. Page size and counts are not published: kn
 
 A bookmark is a token of its own in the paper, which shifts what follows. Here it has no place in the text: in every layer it looks at its page with a query of its
 own and turns what it gathers, un-rotated keys and values, into the page's key; the query gets a projection of its own. So the base model's logits are untouched
-when everything is read. The second training stage of the paper, next-token prediction with sparse reading, is not here.
+when everything is read. The second training stage, next-token prediction with sparse reading, makes another model: `retrolm_post`, with post=STEPS when calibrating.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from longspan.engine.registry import register
 from longspan.engine.view import LayerView
 from longspan.errors import BadInput
 from longspan.methods.decode.base import PagedSelector
+from longspan.methods.decode.retrolm_post import NAME, Post, post_train, with_changes
 from longspan.methods.decode.retrolm_train import (
     bookmark_keys,
     observe,
@@ -41,29 +42,29 @@ from longspan.ops.tile_scores import tile_means
 @dataclass(frozen=True)
 class RetroLM(PagedSelector):
     """page: entries a page. summary: "mean" or "last" key, or "bookmark". budget: share, entries a head, or bytes that a token reads. sink_pages, recent_pages:
-    always read. rank: dimensions of the bookmarks when they are trained."""
+    always read. rank: dimensions of the bookmarks when they are trained. post: steps of the second stage after that, 0 for none."""
 
     source = Source("https://arxiv.org/abs/2502.11444", 2025)
     system = "retrolm"
-    pre_rope: ClassVar[bool] = True  # the bookmark form
 
     page: int = 64
     summary: str = "mean"
     rank: int = 16
+    post: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.summary not in ("mean", "last", "bookmark"):
             raise BadInput(f"summary={self.summary!r} of retrolm is not one of mean, last, bookmark.")
-        if self.rank < 1:
-            raise BadInput("retrolm takes rank >= 1.")
+        if self.rank < 1 or self.post < 0:
+            raise BadInput("retrolm takes rank >= 1 and post >= 0.")
+
+    @property
+    def pre_rope(self) -> bool:  # type: ignore[override]
+        return self.summary == "bookmark"
 
     def check(self, model: Any) -> None:
         if self.summary == "bookmark":
-            if any(model.geometry.layers[i].rope.layout == "unknown" for i in model.geometry.growing):
-                raise BadInput(
-                    "bookmarks need keys before rotation, and this model's rotation is of a kind the engine does not know."
-                )
             self._bookmarks(model)
 
     def _bookmarks(self, model: Any) -> dict[str, Tensor]:
@@ -74,15 +75,12 @@ class RetroLM(PagedSelector):
             "look": (layers, first.kv_heads, first.head_dim),
             "q": (layers, first.q_heads * first.head_dim),
         }
-        if any(tuple(found.tensors[name].shape[: len(shape)]) != shape for name, shape in wanted.items()):
-            raise BadInput(
-                f"the bookmarks of retrolm are not for {layers} growing layers of this model's heads."
-            )
+        made = calibration.matched(found, wanted, "the bookmarks of retrolm", model)
         if found.facts["page"] != self.page:
             raise BadInput(
                 f"the bookmarks of retrolm were trained for pages of {found.facts['page']} entries; use page={found.facts['page']}."
             )
-        return {name: value.float().to(model.device) for name, value in found.tensors.items()}
+        return made
 
     def bookmarks(self, view: LayerView) -> dict[str, Tensor]:
         """This layer's bookmark parameters; loaded once a session."""
@@ -126,15 +124,16 @@ class RetroLM(PagedSelector):
         steps: int = 300,
     ) -> Path:
         """Train the bookmarks of every layer on records in prose and questions about them, and keep them as an artefact. tokens: of a text and its questions, about."""
-        total, read = texts + steps // 10, []
+        total, read = texts + steps // 10 + self.post, []
         for number in range(texts):
             read.append(observe(lm, record_text(lm, tokens, number), self.page))
             if progress is not None:
                 progress(number + 1, total)
         step = None if progress is None else lambda n: progress(texts + (n + 1) // 10, total)
         made, losses = train_bookmarks(read, self.page, self.rank, steps=steps, progress=step)
+        post = f", post={self.post}" if self.post else ""
         facts = {
-            "made_by": f'longspan calibrate "retrolm(page={self.page})" --model {lm.name}',
+            "made_by": f'longspan calibrate "retrolm(page={self.page}{post})" --model {lm.name}',
             "page": self.page,
             "rank": self.rank,
             "texts": texts,
@@ -144,4 +143,26 @@ class RetroLM(PagedSelector):
             "loss_last": sum(losses[-10:]) / len(losses[-10:]),
         }
         tensors = {name: value.half() for name, value in made.items()}
-        return calibration.save("retrolm", lm, tensors=tensors, facts=facts, folder=folder)
+        path = calibration.save("retrolm", lm, tensors=tensors, facts=facts, folder=folder)
+        if self.post:
+            later = None if progress is None else lambda done, _: progress(total - self.post + done, total)
+            self._second_stage(lm, made, tensors, facts, folder, later)
+        return path
+
+    def _second_stage(
+        self,
+        lm: Any,
+        bookmarks: dict[str, Tensor],
+        kept: dict[str, Tensor],
+        facts: dict[str, Any],
+        folder: Path | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Train the changes of `retrolm_post` and keep them, and the bookmarks once more for the model that has them."""
+        plan = Post(self.post)
+        changes, losses = post_train(lm, bookmarks, self.page, plan, folder, progress)
+        changes = {name: value.half() for name, value in changes.items()}
+        ends = {"nats_first": losses[0], "nats_last": losses[-1]}
+        told = {"made_by": facts["made_by"], **vars(plan), "page": self.page, **ends}
+        calibration.save(NAME, lm, tensors=changes, facts=told, folder=folder)
+        calibration.save("retrolm", with_changes(lm, changes), tensors=kept, facts=facts, folder=folder)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from longspan.engine.fitting import up_and_down
 from longspan.engine.needs import Needs
 from longspan.methods.cache.retrieval_heads import reference_prose
 from longspan.ops.attention import NEG_INF
@@ -167,9 +168,10 @@ def train_bookmarks(
         for value in free.values():
             value.requires_grad_()
         optimizer = torch.optim.AdamW(free.values(), lr=rate, weight_decay=0.01)
+        rates = up_and_down(steps, rate, up=0.0, down=0.5)
         for step in range(steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, 2 * (steps - step) / steps)
+                group["lr"] = rates(step)
             seen = texts[step % len(texts)]
             loss = contrast({name: value * size[name] for name, value in free.items()}, seen, page)
             optimizer.zero_grad(set_to_none=True)

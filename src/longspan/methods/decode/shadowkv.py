@@ -14,7 +14,6 @@ This engine has one tier: rebuilt keys lie in the store where exact ones were, s
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ class ShadowKV(DecodeSelector):
 
     source = Source("https://arxiv.org/abs/2410.21465", 2024, "https://github.com/bytedance/ShadowKV")
     system = "shadowkv"
+    pre_rope = True
 
     rank: float = 0.25
     chunk: int = 8
@@ -51,12 +51,6 @@ class ShadowKV(DecodeSelector):
         Budget.parse(self.budget)
         if self.rank <= 0 or self.chunk < 1 or not 0 <= self.outliers <= 1 or self.local < 0:
             raise BadInput("shadowkv takes rank > 0, chunk >= 1, outliers from 0 to 1 and local >= 0.")
-
-    def check(self, model: Any) -> None:
-        if any(model.geometry.layers[i].rope.layout == "unknown" for i in model.geometry.growing):
-            raise BadInput(
-                "shadowkv needs keys before rotation, and this model's rotation is of a kind the engine does not know."
-            )
 
     def width(self, view: LayerView) -> int:
         """The rank in dimensions."""

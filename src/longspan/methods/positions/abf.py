@@ -25,7 +25,7 @@ class AdjustedBase(PositionMethod):
     multiplier: float = 50.0
 
     def __post_init__(self) -> None:
-        check_factor(self.name, self.multiplier)
+        check_factor(self.name, self.multiplier, "multiplier")
 
     def map(self, rope: Rope, factor: float) -> Frequencies:
         """`factor` multiplies the base."""

@@ -56,7 +56,7 @@ class FrequencyMethod(PositionMethod):
     window: int = 0
 
     def __post_init__(self) -> None:
-        check_factor(self.name, self.factor)
+        check_factor(self.name, self.factor, auto=type(self).factor == AUTO)
         check_window(self.name, self.window)
         if self.output < 0:
             raise BadInput(f"output of {self.name} counts tokens and must be at least 0, not {self.output}.")
@@ -100,6 +100,9 @@ class FrequencyMethod(PositionMethod):
             return rope.frequencies
         return apply_map(rope.frequencies, own, _computed(self, own, factor))
 
+    def check_trained(self, trained_window: int) -> None:
+        check_assumed(self.name, self.window, trained_window)
+
     def reach(self, trained_window: int) -> float:
         return float("inf") if self.factor == AUTO else float(self.factor) * (self.window or trained_window)
 
@@ -114,14 +117,17 @@ class DistanceMethod(PositionMethod):
         return rope.frequencies
 
 
-def check_factor(name: str, factor: Any) -> None:
-    """Raise BadInput unless `factor` is auto or a number of at least 1."""
-    if factor == AUTO:
+def check_factor(name: str, value: Any, knob: str = "factor", auto: bool = False) -> None:
+    """Raise BadInput unless the knob's `value` is a number of at least 1, or auto where the method knows it."""
+    if auto and value == AUTO:
         return
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise BadInput(f"factor of {name} is a number of at least 1, or auto, not {factor!r}.")
-    if not 1 <= factor < float("inf"):
-        raise BadInput(f"factor={factor} of {name} would shorten the window; give at least 1, or auto.")
+    wanted = "a number of at least 1, or auto" if auto else "a number of at least 1"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{knob} of {name} is {wanted}, not {value!r}.")
+    if value < 1:
+        raise BadInput(f"{knob}={value} of {name} would shorten the window; give {wanted}.")
+    if not value < float("inf"):
+        raise BadInput(f"{knob}={value} of {name} has no end; give {wanted}.")
 
 
 def check_window(name: str, window: int) -> None:
@@ -130,6 +136,31 @@ def check_window(name: str, window: int) -> None:
         raise BadInput(
             f"window={window} of {name} is too short to be a trained window; give its tokens, or 0 for the model's own."
         )
+
+
+def check_assumed(name: str, window: int, trained_window: int) -> None:
+    """Raise BadInput when the window to assume is shorter than the one the model was trained for."""
+    if 0 < window < trained_window:
+        raise BadInput(
+            f"window={window} of {name} is shorter than the {trained_window:,} tokens this model was trained for, which would stretch texts that fit; "
+            "leave it at 0 for the model's own window."
+        )
+
+
+def check_exact(name: str, knob: str, tokens: int, trained_window: int) -> None:
+    """Raise BadInput when distances that stay exact, up to `tokens`, exceed those the model was trained on."""
+    if tokens > trained_window:
+        raise BadInput(
+            f"{knob}={tokens} of {name} keeps distances that this model, trained for {trained_window:,} tokens, has not seen; "
+            f"give at most {trained_window:,}, better a quarter to a half of it."
+        )
+
+
+def numbers(name: str, knob: str, values: Any) -> tuple:
+    """A knob that lists numbers, as a tuple; BadInput for anything else."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        raise BadInput(f"{knob} of {name} is a list of numbers, as in {knob}=(2, 8), not {values!r}.")
+    return tuple(values)
 
 
 def check_sizes(name: str, **sizes: float) -> None:

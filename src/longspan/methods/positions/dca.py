@@ -10,7 +10,7 @@ from typing import Any
 from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.errors import BadInput
-from longspan.methods.positions.base import DistanceMethod, check_factor
+from longspan.methods.positions.base import DistanceMethod, check_exact, check_factor
 from longspan.ops.distance_maps import Passes, dual_chunk
 from longspan.ops.frequency_maps import Frequencies, yarn_attention_factor
 
@@ -28,11 +28,14 @@ class DualChunkAttention(DistanceMethod):
     sharpen: float = 1.0
 
     def __post_init__(self) -> None:
-        check_factor(self.name, self.sharpen)
+        check_factor(self.name, self.sharpen, "sharpen")
         if self.chunk < 0 or self.local < 0 or (self.chunk and self.local >= self.chunk):
             raise BadInput(
                 f"dca needs 0 <= local < chunk (0: from the window), not {self.local} and {self.chunk}."
             )
+
+    def check_trained(self, trained_window: int) -> None:
+        check_exact(self.name, "chunk", self.chunk, trained_window)
 
     def frequencies(self, rope: Any, length: int) -> Frequencies:
         inv_freq, factor = rope.frequencies

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from longspan.engine.method import PositionMethod, Source
 from longspan.engine.registry import register
-from longspan.methods.positions.base import apply_map, check_factor, check_window, trained
+from longspan.methods.positions.base import apply_map, check_assumed, check_factor, check_window, trained
 from longspan.ops import frequency_maps as maps
 from longspan.ops.frequency_maps import Frequencies
 
@@ -31,6 +31,9 @@ class DynamicNTK(PositionMethod):
     def __post_init__(self) -> None:
         check_factor(self.name, self.factor)
         check_window(self.name, self.window)
+
+    def check_trained(self, trained_window: int) -> None:
+        check_assumed(self.name, self.window, trained_window)
 
     def frequencies(self, rope: Any, length: int) -> Frequencies:
         own = trained(rope, self.window)

@@ -3,6 +3,8 @@
 Source: E2-LLM: Efficient and Extreme Length Extension of Large Language Models, Findings of ACL 2024, arXiv 2401.06951; no public code. Training draws g ~ U{1..G} and an offset t for every sample
 and rotates at (n + t) / g, the first four tokens unmoved (`ops.sampled_positions.scale_and_offset_positions`; `longspan tiny train --positions scaled`). G = 20 and the four
 tokens are from memory of the paper, hence knobs of the training. On a model that was not tuned so, this is `pi` with whole factors.
+
+On a tiny model 300 steps brought recall at 2, 4 and 8 times the window from 0.50/0.20/0.05 (`pi`) to 1.00/0.90/0.65; prose loss stayed above that of a model read without scaling (evidence/e2-llm.json).
 """
 
 import math

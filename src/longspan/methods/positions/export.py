@@ -44,6 +44,7 @@ def exported_config(config: Any, method: PositionMethod, factor: float | None = 
         )
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     share = found.get("partial_rotary_factor", 1.0)
+    method.check_trained(text.max_position_embeddings)
     window = getattr(method, "window", 0) or text.max_position_embeddings
     rope = Rope(int(head_dim * share), found["rope_theta"], window)
     written = {

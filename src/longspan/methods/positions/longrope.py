@@ -15,7 +15,7 @@ import numpy as np
 from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.errors import BadInput
-from longspan.methods.positions.base import FrequencyMethod
+from longspan.methods.positions.base import FrequencyMethod, numbers
 from longspan.ops import frequency_maps as maps
 from longspan.ops.frequency_maps import Frequencies, Rope
 
@@ -34,10 +34,11 @@ class LongRoPE(FrequencyMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         for knob in ("long", "short"):
-            object.__setattr__(self, knob, tuple(float(x) for x in getattr(self, knob)))
+            object.__setattr__(self, knob, tuple(map(float, numbers(self.name, knob, getattr(self, knob)))))
         if not self.long:
             raise BadInput(
-                "longrope needs the divisors of its pairs, as in longrope(long=(1.0, 1.2, ...)); find them with search_factors."
+                "longrope needs the divisors of its pairs, as in longrope(long=(1.0, 1.2, ...)); they come from "
+                "longspan.methods.positions.longrope.search_factors."
             )
         if min(self.long + self.short) <= 0:
             raise BadInput("longrope's divisors must be positive.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.errors import BadInput
-from longspan.methods.positions.base import FrequencyMethod
+from longspan.methods.positions.base import FrequencyMethod, check_factor
 from longspan.ops.frequency_maps import Frequencies, Rope, adjusted_base, axis_mixed, default
 
 
@@ -29,15 +29,9 @@ class MRoPEPlus(FrequencyMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (
-            0 <= self.rho <= 1
-            and self.scale >= 1
-            and 0 <= self.time <= 1
-            and 0 <= self.height <= 1 - self.time
-        ):
-            raise BadInput(
-                "mrope_plus needs 0 <= rho <= 1, scale >= 1 and shares time + height of at most 1."
-            )
+        check_factor(self.name, self.scale, "scale")
+        if not (0 <= self.rho <= 1 and 0 <= self.time <= 1 and 0 <= self.height <= 1 - self.time):
+            raise BadInput("mrope_plus needs 0 <= rho <= 1 and shares time + height of at most 1.")
 
     def map(self, rope: Rope, factor: float) -> Frequencies:
         pairs = rope.dim // 2

@@ -10,7 +10,7 @@ from typing import Any
 from longspan.engine.method import Source
 from longspan.engine.registry import register
 from longspan.errors import BadInput
-from longspan.methods.positions.base import DistanceMethod, check_sizes
+from longspan.methods.positions.base import DistanceMethod, check_exact, check_sizes
 from longspan.ops.distance_maps import Passes, leaky_rerope, rerope
 
 
@@ -28,6 +28,9 @@ class ReRoPE(DistanceMethod):
         check_sizes(self.name, neighbours=self.neighbours)
         if not 0 <= self.leak <= 1:
             raise BadInput(f"leak={self.leak} of rerope must lie between 0 and 1.")
+
+    def check_trained(self, trained_window: int) -> None:
+        check_exact(self.name, "neighbours", self.neighbours, trained_window)
 
     def passes(self, rope: Any) -> Passes:
         return leaky_rerope(self.neighbours, 1 / self.leak) if self.leak else rerope(self.neighbours)

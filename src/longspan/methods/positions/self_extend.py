@@ -9,7 +9,7 @@ from typing import Any
 
 from longspan.engine.method import Source
 from longspan.engine.registry import register
-from longspan.methods.positions.base import DistanceMethod, check_sizes
+from longspan.methods.positions.base import DistanceMethod, check_exact, check_sizes
 from longspan.ops.distance_maps import Passes, self_extend
 
 
@@ -25,6 +25,9 @@ class SelfExtend(DistanceMethod):
 
     def __post_init__(self) -> None:
         check_sizes(self.name, neighbours=self.neighbours, group=self.group)
+
+    def check_trained(self, trained_window: int) -> None:
+        check_exact(self.name, "neighbours", self.neighbours, trained_window)
 
     def passes(self, rope: Any) -> Passes:
         return self_extend(self.neighbours, self.group)

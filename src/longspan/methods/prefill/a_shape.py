@@ -34,6 +34,10 @@ class AShape(PrefillPattern):
         if self.sink < 0 or self.window < 1 or self.last < 0 or self.tile < 1:
             raise BadInput("a_shape counts tokens: sink >= 0, window >= 1, last >= 0, tile >= 1.")
 
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return self.tile
+
     def tiles(self, view: LayerView, q: Tensor, k: Tensor) -> TileMask | None:
         queries, keys = q.shape[1], k.shape[1]
         if keys <= self.window:

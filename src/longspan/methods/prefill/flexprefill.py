@@ -31,6 +31,7 @@ class FlexPrefill(PrefillPattern):
     diagonals that are always read. probe: queries (tokens) computed exactly. tile: tokens."""
 
     source = Source("https://arxiv.org/abs/2502.20766", 2025, "https://github.com/ByteDance-Seed/FlexPrefill")
+    reads = "by_chunk"  # every chunk is probed for itself
 
     gamma: float = 0.9
     tau: float = 0.1

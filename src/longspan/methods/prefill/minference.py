@@ -76,6 +76,15 @@ class MInference(PrefillPattern):
         if self.shape == "calibrated" and self.heads == "kv":
             raise BadInput("the calibrated shapes of minference are per query head; use heads=query.")
 
+    @property
+    def reads(self) -> str:  # type: ignore[override]
+        fixed = self.shape == "block_sparse" or (self.shape == "a_shape" and min(self.sink, self.window) > 1)
+        return "any" if fixed else "by_chunk"
+
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return self.tile if self.chunk_safe else 1
+
     def check(self, model: Any) -> None:
         if self.shape == "calibrated":
             self._plan(model)

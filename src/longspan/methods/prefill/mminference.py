@@ -45,7 +45,7 @@ class MMInference(PrefillPattern):
 
     source = Source("https://arxiv.org/abs/2504.16083", 2025, "https://github.com/microsoft/MInference")
     system = "mminference"
-    chunk_safe: ClassVar[bool] = False  # every chunk is probed for itself
+    reads: ClassVar[str] = "by_chunk"  # every chunk is probed for itself
 
     vertical: float = 1000.0
     slash: float = 6096.0

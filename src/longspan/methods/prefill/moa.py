@@ -65,6 +65,10 @@ class MoA(PrefillPattern):
         if self.block < 1 or self.every < 1:
             raise BadInput("moa counts tokens: block >= 1 and every >= 1.")
 
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return self.block if self.budget < 1 else 1
+
     def refuses(self, other: Method) -> str | None:
         if isinstance(other, CachePolicy) and other.action in ("drop", "merge"):
             return "moa already decides what each head holds."

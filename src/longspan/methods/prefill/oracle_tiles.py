@@ -34,6 +34,10 @@ class OracleTiles(PrefillPattern):
                 "oracle_tiles takes a budget above 0 and at most 1, tile >= 1, and heads=query or kv."
             )
 
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return self.tile
+
     def tiles(self, view: LayerView, q: Tensor, k: Tensor) -> TileMask | None:
         mass = exact_mass(q, k, view.session.scale(view.layer), self.tile, self.tile)
         if self.heads == "kv":

@@ -19,6 +19,7 @@ class RandomTiles(PrefillPattern):
     """budget: share of each query tile's causal tiles, rounded up. tile: tokens a tile. seed: of the draw, with the layer and the place."""
 
     source = Source("floor", 2026)
+    reads = "by_chunk"  # every chunk draws for itself
 
     budget: float = 0.25
     tile: int = 128

@@ -35,6 +35,7 @@ class Sale(PrefillPattern):
 
     source = Source("https://arxiv.org/abs/2505.24179", 2025, "https://github.com/BirdChristopher/SALE")
     system = "sale"
+    reads = "by_chunk"  # queries are centred by the mean of their chunk, keys by that of all before its end
 
     theta: float = 0.004
     budget: float | None = None

@@ -9,6 +9,7 @@ this mask says. Query tiles are 128 and key tiles 64, as in the code.
 """
 
 from dataclasses import dataclass
+from math import lcm
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -43,6 +44,10 @@ class SpargeAttention(PrefillPattern):
             raise BadInput("spargeattention takes mass from 0 to 1 and a budget above 0 and at most 1.")
         if self.query_tile < 1 or self.key_tile < 1:
             raise BadInput("spargeattention takes tiles of at least one token.")
+
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return lcm(self.query_tile, self.key_tile)
 
     def tiles(self, view: LayerView, q: Tensor, k: Tensor) -> TileMask | None:
         grid = {"query_tile": self.query_tile, "key_tile": self.key_tile}

@@ -59,6 +59,10 @@ class XAttention(PrefillPattern):
         if self.table == "calibrated" and self.heads == "kv":
             raise BadInput("the calibrated thresholds of xattention are per query head; use heads=query.")
 
+    @property
+    def chunk_step(self) -> int:  # type: ignore[override]
+        return self.tile
+
     def check(self, model: Any) -> None:
         if self.table == "calibrated":
             self._thresholds(model)
