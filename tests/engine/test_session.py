@@ -149,3 +149,14 @@ def test_reading_a_long_text_allocates_each_layer_once():
 
     session.read(IDS, progress=look)
     assert len(pointers) == 6 and all(row == pointers[0] for row in pointers)
+
+
+def test_a_sliding_layer_holds_its_window_once_a_text_is_read():
+    session = engine_model("gemma2").session(chunk=48).read(IDS)
+    following = engine_model("gemma2").session(chunk=48).feed(torch.cat((IDS, MORE)))
+    sliding = [run for run in session.layers.values() if run.geometry.window is not None]
+    assert sliding
+    for run in sliding:
+        assert run.store.lengths == (run.geometry.window + 64,) * run.geometry.kv_heads
+    session.feed(MORE)
+    torch.testing.assert_close(session.next_logits(), following.next_logits(), atol=1e-5, rtol=1e-5)

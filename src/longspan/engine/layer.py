@@ -272,8 +272,13 @@ class LayerRun:
             row = positions.unsqueeze(-1)
             part = attend(q, keys, values, mask=(columns <= row) & (columns > row - window), **options)
         if self.store.longest > 2 * (window + SLACK):
-            self.store.trim_front(window + SLACK)
+            self.forget_unseen()
         return part
+
+    def forget_unseen(self) -> None:
+        """Free what lies before the window of a sliding layer, but for a little to roll back to."""
+        if self.geometry.window is not None:
+            self.store.trim_front(self.geometry.window + SLACK)
 
     def _mapped(self, call: LayerCall, q: Tensor, positions: Tensor, new: int) -> Part:
         """Un-rotated keys: rotate what is read to where the map puts it, for the length the text has or will have."""

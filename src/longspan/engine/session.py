@@ -110,6 +110,9 @@ class Session(SessionState):
                 if progress is not None:
                     progress(min(len(ids), start + self.chunk), len(ids))
         self.meter.prefilled_tokens += len(ids)
+        if reading:
+            for run in self.layers.values():
+                run.forget_unseen()
         return self
 
     def expect(self, tokens: int) -> Session:
