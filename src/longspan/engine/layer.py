@@ -16,14 +16,15 @@ from longspan.engine.collect import MASS, collect
 from longspan.engine.crossover import DECODE, PREFILL
 from longspan.engine.dispatch import LayerCall
 from longspan.engine.geometry import LayerGeometry
+from longspan.engine.mapped import attend_mapped
 from longspan.engine.moments import QueryMoments
 from longspan.engine.needs import Needs
 from longspan.engine.newest_queries import NewestQueries
-from longspan.engine.segments import BIAS, Block, RaggedSegment, SideSpec, whole_heads
+from longspan.engine.parts import Part, over
+from longspan.engine.segments import BIAS, Block, RaggedSegment, SideSpec
 from longspan.engine.store import LayerStore
 from longspan.ops.attention import apply_sink, attend, attend_ragged_row, merge
 from longspan.ops.attention_mass import attend_with_mass, sums_in_one_pass
-from longspan.ops.distance_attention import attend_in_passes
 from longspan.ops.frequency_maps import Frequencies
 from longspan.ops.sparse_decode import decode
 from longspan.ops.sparse_decode import default_backend as decode_backend
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from longspan.engine.state import SessionState
 
 SLACK = 64  # entries a sliding layer keeps beyond its window, so that a few tokens can be rolled back
-Part = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -159,7 +159,7 @@ class LayerRun:
             out, lse = self._sliding(call, q, k, v, positions)
         elif self.rotates_on_read:
             self.store.append(k, v, positions)
-            out, lse = self._mapped(call, q, positions, new)
+            out, lse = attend_mapped(self, call, q, positions)
         else:
             out, lse = self._growing(call, q, k, v, positions, session, reading, shared, end)
         if call.sinks is not None:
@@ -206,7 +206,7 @@ class LayerRun:
                         attend_ragged_row(q, segment.k, segment.v, segment.lengths, bias=bias, **options)
                     )
                 else:
-                    parts += self._over(q, list(segment.blocks()), options)
+                    parts += over(q, list(segment.blocks()), self.geometry.group, **options)
             self.note_step()
             return merge(parts)
         past = self.store.longest
@@ -221,7 +221,7 @@ class LayerRun:
             )
             return out, lse
         parts = [shared] if shared is not None else []
-        parts += self._over(q, self._blocks(skip_first=shared is not None), options)
+        parts += over(q, self._blocks(skip_first=shared is not None), self.geometry.group, **options)
         parts.append(attend(q, k, v, causal=True, **options))
         self.store.append(k, v, positions)
         return merge(parts)
@@ -240,22 +240,6 @@ class LayerRun:
     def _blocks(self, skip_first: bool = False) -> list[Block]:
         segments = self.store.all_segments()
         return [block for segment in segments[1 if skip_first else 0 :] for block in segment.blocks()]
-
-    def _over(self, q: Tensor, blocks: list[Block], options: dict[str, Any]) -> list[Part]:
-        """Partial attention of q (Hq, S, D) over each run of blocks that together cover all heads."""
-        parts: list[Part] = []
-        group = self.geometry.group
-        pending: list[tuple[slice, Tensor, Tensor]] = []
-        for block in blocks:
-            rows = slice(block.heads.start * group, block.heads.stop * group)
-            out, lse = attend(q[rows], block.k, block.v, bias=block.bias, **options)
-            if out.shape[0] == q.shape[0]:
-                parts.append((out, lse))
-            else:
-                pending.append((rows, out, lse))
-        if pending:
-            parts += _assemble(pending, q, blocks[0].v.shape[-1])
-        return parts
 
     def _sliding(self, call: LayerCall, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Part:
         window = self.geometry.window
@@ -279,70 +263,6 @@ class LayerRun:
         """Free what lies before the window of a sliding layer, but for a little to roll back to."""
         if self.geometry.window is not None:
             self.store.trim_front(self.geometry.window + SLACK)
-
-    def _mapped(self, call: LayerCall, q: Tensor, positions: Tensor, new: int) -> Part:
-        """Un-rotated keys: rotate what is read to where the map puts it, for the length the text has or will have."""
-        assert self.map is not None
-        rope, group = self.geometry.rope, self.geometry.group
-        frequencies = self.map.frequencies(self.geometry, self.horizon)
-        passes = self.map.passes(self.geometry)
-        before = [0] * self.geometry.kv_heads
-        options = {"scale": call.scale, "softcap": call.softcap}
-        lengths = self.store.lengths
-        parts: list[Part] = []
-        pending: list[tuple[slice, Tensor, Tensor]] = []
-        blocks = self._blocks()
-        if passes is not None and any(one.keep for one in passes):
-            blocks = whole_heads(blocks)
-        for block in blocks:
-            heads = range(block.heads.start, block.heads.stop)
-            rows = slice(heads.start * group, heads.stop * group)
-            part_q, count = q[rows], block.k.shape[1]
-            bias = block.bias
-            extra = self.map.bias(positions, block.positions, self.geometry, rows)
-            if extra is not None:
-                bias = extra if bias is None else extra + bias.repeat_interleave(group, 0).unsqueeze(1)
-            if passes is not None:
-                n = block.positions[0] if block.positions.shape[0] == 1 else block.positions
-                part = attend_in_passes(
-                    part_q,
-                    block.k,
-                    block.v,
-                    positions,
-                    n,
-                    passes,
-                    frequencies,
-                    layout=rope.layout,
-                    start=rope.start,
-                    bias=bias,
-                    **options,
-                )
-            else:
-                key_at, query_at = block.positions, positions
-                if self.map.cache_index:
-                    key_at = torch.arange(count, device=q.device) + before[heads.start]
-                    query_at = torch.arange(new, device=q.device) + lengths[heads.start] - new
-                keys = rope.rotate(block.k, key_at if key_at.shape[0] != 1 else key_at[0], frequencies)
-                mask = None
-                if new > 1:
-                    mask = block.positions.unsqueeze(-2) <= positions.unsqueeze(-1)
-                    mask = (
-                        None
-                        if bool(mask.all())
-                        else (mask[0] if mask.dim() == 3 and mask.shape[0] == 1 else mask)
-                    )
-                part = attend(
-                    rope.rotate(part_q, query_at, frequencies), keys, block.v, mask=mask, bias=bias, **options
-                )
-            for head in heads:
-                before[head] += count
-            if part[0].shape[0] == q.shape[0]:
-                parts.append(part)
-            else:
-                pending.append((rows, *part))
-        if pending:
-            parts += _assemble(pending, q, blocks[0].v.shape[-1])
-        return merge(parts)
 
     def _tiled(
         self,
@@ -395,11 +315,11 @@ class LayerRun:
             self.counters.sparse_calls += 1
             self.counters.dense_calls += 1
             self.counters.read += held
-            return merge(self._over(q, self._blocks(), options))
+            return merge(over(q, self._blocks(), self.geometry.group, **options))
         selection = selector.select(view, q)
         if selection is None:
             self.counters.read += held
-            return merge(self._over(q, self._blocks(), options))
+            return merge(over(q, self._blocks(), self.geometry.group, **options))
         k, v, rest, bias = view.prefix(self.indexed)
         if bias is None:
             part = decode(q, k, v, selection, **options)
@@ -414,18 +334,4 @@ class LayerRun:
         self.counters.share = read / held
         if end is not None and held - self.store.tail.length == self.indexed:  # the tail is the rest
             return merge([part, end])
-        return merge([part, *self._over(q, rest, options)])
-
-
-def _assemble(pending: list[tuple[slice, Tensor, Tensor]], q: Tensor, value_dim: int) -> list[Part]:
-    """Turn per-head partial results into full ones: heads without any entry contribute nothing."""
-    rounds: list[tuple[Tensor, Tensor, set[int]]] = []
-    for rows, out, lse in pending:
-        found = next((one for one in rounds if rows.start not in one[2]), None)
-        if found is None:
-            full_out = q.new_zeros(q.shape[0], q.shape[1], value_dim)
-            found = (full_out, q.new_full(q.shape[:2], float("-inf"), dtype=torch.float32), set())
-            rounds.append(found)
-        found[0][rows], found[1][rows] = out, lse
-        found[2].add(rows.start)
-    return [(out, lse) for out, lse, _ in rounds]
+        return merge([part, *over(q, rest, self.geometry.group, **options)])
