@@ -65,7 +65,7 @@ def _loaded(model: Model, name: str) -> Model:
     draft = load(name, dtype=model.dtype, device=model.device)
     if not same_tokenizer(model, draft):
         raise BadInput(
-            f"{name} cannot draft for {model.name}: the two have different tokenizers; use a model of the same family, or draft=self:N "
+            f'{name} cannot draft for {model.name}: the two have different tokenizers; use a model of the same family, or draft="self:N" '
             "(the model's own first N layers)."
         )
     return draft
@@ -89,7 +89,7 @@ def _first_layers(model: Model, count: int) -> Any:
         )
     if not 1 <= count < len(layers):
         raise BadInput(
-            f"draft=self:{count} leaves a model of {len(layers)} layers after {count}; give from 1 to {len(layers) - 1}."
+            f'draft="self:{count}" leaves a model of {len(layers)} layers after {count}; give from 1 to {len(layers) - 1}.'
         )
     config = copy.deepcopy(decoder.config)
     config.num_hidden_layers = count
@@ -125,7 +125,7 @@ def _replaced(root: nn.Module, old: nn.Module, new: nn.Module) -> Any:
 def _rounded(hf: Any, bits: int) -> Any:
     """A copy whose linear weights inside the layers are rounded to `bits` bits."""
     if bits not in BITS:
-        raise BadInput(f"draft=self:{bits}bit is not one of {', '.join(f'self:{b}bit' for b in BITS)}.")
+        raise BadInput(f'draft="self:{bits}bit" is not one of {", ".join(f"self:{b}bit" for b in BITS)}.')
     twin = copy.deepcopy(hf)
     for linear in twin.get_decoder().modules():
         if isinstance(linear, nn.Linear) and linear.in_features % GROUP == 0:

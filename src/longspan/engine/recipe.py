@@ -175,7 +175,8 @@ def parse(recipe: Recipe | Method | str | None) -> Recipe:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise BadInput(
-            f'The recipe "{text}" is not written as method(knob=value) + method(knob=value).'
+            f'The recipe "{text}" is not written as method(knob=value) + method(knob=value); '
+            'a value that is neither a number nor a plain word stands in quotes, as in draft="self:8".'
         ) from None
     return Recipe(tuple(_methods(tree, text)))
 
