@@ -89,3 +89,10 @@ def test_a_span_of_all_layers_and_a_tiny_budget_are_refused():
         engine_model().session("lacache(budget=7)").read(IDS)
     with pytest.raises(BadInput, match="uniform"):
         parse("lacache(allocator=adaptive)")
+
+
+def test_a_share_of_a_small_first_chunk_waits_for_more_text():
+    session = engine_model("llama").session("lacache(when=chunk, budget=0.5)", chunk=8).read(IDS)
+    assert session.longest() == len(IDS) // 2
+    with pytest.raises(BadInput, match="at least"):
+        engine_model("llama").session("lacache(when=chunk, budget=5)", chunk=8).read(IDS)

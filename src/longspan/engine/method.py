@@ -250,14 +250,17 @@ class CachePolicy(Method):
         """The budget in entries a KV head, on average, at the session's length."""
         return Budget.parse(self.budget).entries(session.length, session.model.geometry, session.element_size)
 
+    def fewest(self, session: Any) -> int:
+        """Entries a head below which the policy cannot work."""
+        return self.sink + self.recent
+
     def after_read(self, session: Any) -> None:
         self.compress_all(session)
 
     def after_tokens(self, session: Any, new: int, reading: bool) -> None:
         if reading:
-            if (
-                self.when == "chunk" and self.per_head(session) >= self.sink + self.recent
-            ):  # a share of little text may be less
+            # a share of little text may be less than the policy needs
+            if self.when == "chunk" and self.per_head(session) >= self.fewest(session):
                 self.compress_all(session)
         elif self.when == "steps":
             state = session.run_state(self)

@@ -65,6 +65,10 @@ class LaCache(CachePolicy):
         slots = 1 + max(1, ceil((layers - span) / (span - self.overlap)))
         return slots, min(ceil(span / (span - self.overlap)), slots - 1)
 
+    def fewest(self, session: Any) -> int:
+        layers = len(session.growing_layers())
+        return self.sink + max(self.recent, layers) + self.ladder(layers)[1]
+
     def compress_all(self, session: Any) -> None:
         layers = session.growing_layers()
         budget, held = self.per_head(session), session.longest()
@@ -73,10 +77,9 @@ class LaCache(CachePolicy):
         newest = max(self.recent, len(layers))
         slots, kept = self.ladder(len(layers))
         state = session.run_state(self)
-        room = budget - self.sink - newest
-        if room < kept:
+        if budget < self.fewest(session):
             raise BadInput(
-                f"The budget of lacache is {budget} entries a head; it needs at least {self.sink + newest + kept}: sink, one newest entry "
+                f"The budget of lacache is {budget} entries a head; it needs at least {self.fewest(session)}: sink, one newest entry "
                 "a layer, and one step of the ladder."
             )
         passes, state["cursor"] = ladder_plan(
